@@ -1,0 +1,54 @@
+# One word for everything that is done often. Every target that needs Python packages makes .venv first.
+#
+#   make run ARGS='seed=1 name=second'    make test ARGS='-k replay -x'    make run PYTHON=python3.12
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last, so that an interrupted install is done again from the start.
+INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+
+.PHONY: help run test check slow bench wheel constraints clean
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+run: $(INSTALLED)  ## live through DMC, then Crafter; leaves a report under runs/
+	$(BIN)/python -m continual.run curricula/dmc_then_crafter.yaml $(ARGS)
+
+test: $(INSTALLED)  ## the suite, without what takes minutes
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED)  ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow: $(INSTALLED)  ## what the suite leaves out: learning, whole runs
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(INSTALLED)  ## every script of benchmarks/, one after the other
+	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+wheel: $(INSTALLED)  ## build the wheel, and run the smoke curriculum from it, far from the sources
+	PYTHON='$(PYTHON)' sh .ci/wheel
+
+constraints: $(INSTALLED)  ## resolve constraints.txt anew; needs uv
+	sh .ci/constraints
+
+clean:  ## remove what was built and cached; runs/ and .venv stay
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find agent benchmarks configs continual curricula eval storage tests \
+	  -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -e $@ || rm -rf $(VENV)
+	@rm -f $@
+	@PYTHON='$(PYTHON)' sh .ci/install $(VENV) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""DreamerV3, its riders and the gate, as functions of arrays. Import its rooms, not this."""

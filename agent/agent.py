@@ -1,0 +1,160 @@
+"""One agent: DreamerV3, its riders, and the policies that act with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+from jaxtyping import PRNGKeyArray
+
+from agent.acting import Act, ActionMode, AgentPolicy, make_act
+from agent.config import AgentConfig, ConfidenceGate, FixedGate
+from agent.device_batch import latent_schema, to_train_batch
+from agent.learner import LearnerState, Metrics, Update, init_learner, make_update
+from agent.model import Model, make_model
+from agent.riders import RiderState, RiderUpdate, init_rider, make_rider_update
+from continual.envs.interact import Policy
+from continual.envs.interface import Interface, Union
+from continual.envs.random_policy import RandomPolicy
+from storage.batch import Batch, Schema
+
+
+@struct.dataclass
+class AgentState:
+    """All that an agent has learnt: one tree of arrays. Updates consume it.
+
+    Attributes:
+      learner: DreamerV3.
+      riders: by name.
+    """
+
+    learner: LearnerState
+    riders: dict[str, RiderState]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Result of one update.
+
+    Attributes:
+      latents: `latent.*` columns [B, T, …] to be written back to replay.
+      metrics: scalars still on the device; `loss/…`, and `riders/<name>/…`.
+    """
+
+    latents: Mapping[str, np.ndarray]
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Functions of a state; holds none itself."""
+
+    config: AgentConfig
+    union: Union
+    model: Model
+    _update: Update
+    _rider_updates: Mapping[str, RiderUpdate]
+    _acts: dict[tuple[Interface, Any, str], Act] = field(default_factory=dict)
+
+    def init(self, key: PRNGKeyArray) -> AgentState:
+        learner_key, rider_key = jax.random.split(key)
+        learner = init_learner(self.model, learner_key)
+        riders = {
+            name: init_rider(
+                self.model,
+                rider,
+                learner.params["pol"],
+                jax.random.fold_in(rider_key, index),
+            )
+            for index, (name, rider) in enumerate(sorted(self.config.riders.items()))
+        }
+        return AgentState(learner, riders)
+
+    def learn(
+        self, state: AgentState, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[AgentState, Learnt]:
+        """One update of DreamerV3, then one of each rider. Consumes `state` and `key`."""
+        data = to_train_batch(self.union, self.config.model, batch)
+        learner, handout, metrics = self._update(state.learner, data, key)
+        riders = {}
+        # Riders learn from features: without frames there is one compilation for all batches.
+        rows = dataclasses.replace(data, frames=data.frames[:0])
+        for name, rider in state.riders.items():
+            riders[name], own = self._rider_updates[name](rider, learner, rows, handout)
+            metrics |= {f"riders/{name}/{k}": v for k, v in own.items()}
+        return AgentState(learner, riders), Learnt(
+            jax.tree.map(np.asarray, handout.stored), metrics
+        )
+
+    @property
+    def latents(self) -> Schema:
+        """Columns of the latents that go with a replay row."""
+        return latent_schema(self.config.model)
+
+    def living_policy(self, state: Callable[[], AgentState], task: str, seed: int) -> Policy:
+        """The policy that lives: the first of `policies`, with sampled actions."""
+        if self.config.acting == "random":
+            return RandomPolicy(self.union.tasks[task], seed)
+        return self.policy(state, task, self.policies()[0], "sampled", seed)
+
+    def policies(self) -> tuple[str, ...]:
+        """Names of the policies that can be judged, the one that lives first."""
+        alone = ("dreamer_actor", *(f"{name}_actor" for name in self.config.riders))
+        if self.config.acting == "random":
+            return ("random",)
+        return ("gated", *alone) if self.config.acting == "gated" else alone
+
+    def policy(
+        self,
+        state: Callable[[], AgentState],
+        task: str,
+        name: str,
+        action_mode: ActionMode,
+        seed: int,
+    ) -> AgentPolicy:
+        """A policy for one task.
+
+        Args:
+          state: () -> AgentState, asked at every decision.
+          name: `gated`, `dreamer_actor` or `<rider>_actor`.
+          seed: of its random draws.
+        """
+        gate = self.config.gate if name == "gated" else None
+        interface = self.union.tasks[task]
+
+        def parameters() -> tuple[Mapping[str, Any], Any, Any]:
+            now: AgentState = state()
+            params = now.learner.params
+            if name == "gated":
+                return params, params["pol"], now.riders[self.config.partner].params
+            if name == "dreamer_actor":
+                return params, params["pol"], None
+            return params, now.riders[name.removesuffix("_actor")].params, None
+
+        act = self._compiled(interface, gate, action_mode)
+        return AgentPolicy(self.model, interface, act, parameters, seed)
+
+    def _compiled(
+        self,
+        interface: Interface,
+        gate: ConfidenceGate | FixedGate | None,
+        action_mode: ActionMode,
+    ) -> Act:
+        key = (interface, gate, action_mode)
+        if key not in self._acts:
+            self._acts[key] = make_act(self.model, interface, gate, action_mode)
+        return self._acts[key]
+
+
+def make_agent(config: AgentConfig, union: Union) -> Agent:
+    """Build the agent for a union of interfaces; compiles nothing yet."""
+    model = make_model(config.model, union)
+    riders = {
+        name: make_rider_update(model, config, rider) for name, rider in config.riders.items()
+    }
+    return Agent(config, union, model, make_update(model, config), riders)

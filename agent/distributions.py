@@ -1,0 +1,138 @@
+"""Distributions of the model's outputs, as functions of plain arrays.
+
+Samples are functions of given noise, not of a key: the noise of a whole batch is drawn in one call
+(`agent/noise.py`), which is what makes a row's draw independent of the rows beside it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+sg = jax.lax.stop_gradient
+
+
+def symlog(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """sign(x) ln(1 + |x|)   (DreamerV3, robust predictions)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+# --- Two-hot: a real number as a distribution over 255 bins (DreamerV3, robust predictions) -------
+
+
+def twohot_bins(n: int = 255) -> Float[np.ndarray, " n"]:
+    """symexp of n even steps in [-20, 20]; one half mirrored, so that the middle is exactly 0."""
+    half = np.linspace(-20, 0, n // 2 + 1, dtype=np.float32)
+    half = (np.sign(half) * np.expm1(np.abs(half))).astype(np.float32)
+    return np.concatenate([half, -half[:-1][::-1]])
+
+
+def twohot_loss(logits: Float[Array, "*n K"], target: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Cross-entropy against `target` spread over its two neighbouring bins.
+
+    The weights are linear in raw space (the target is not symlogged). Targets beyond the ends count
+    as the ends. No gradient flows into the target.
+    """
+    bins = jnp.asarray(twohot_bins(logits.shape[-1]))
+    target = sg(jnp.clip(target, bins[0], bins[-1]))
+    above = jnp.clip(jnp.searchsorted(bins, target, side="right"), 1, len(bins) - 1)
+    below = above - 1
+    weight_above = (target - bins[below]) / (bins[above] - bins[below])
+    log_prob = jax.nn.log_softmax(logits)
+    pick = lambda index: jnp.take_along_axis(log_prob, index[..., None], -1)[..., 0]
+    return -((1 - weight_above) * pick(below) + weight_above * pick(above))
+
+
+def twohot_mean(logits: Float[Array, "*n K"]) -> Float[Array, "*n"]:
+    """Probability-weighted mean of the raw bins.
+
+    Summed in mirrored pairs: a plain sum over bins up to 4.85e8 is not 0 for uniform logits.
+    """
+    bins = jnp.asarray(twohot_bins(logits.shape[-1]))
+    prob = jax.nn.softmax(logits)
+    half = logits.shape[-1] // 2
+    below, above = prob[..., :half], prob[..., : -half - 1 : -1]
+    # The bins are mirrored, and the middle one is 0: each pair is one bin times a difference.
+    return jnp.matmul(below - above, bins[:half])
+
+
+# --- Categorical with a uniform share -------------------------------------------------------------
+
+
+def unimix_log_probs(logits: Float[Array, "*n K"], unimix: float) -> Float[Array, "*n K"]:
+    """ln((1 - u) softmax(logits) + u/K): at least ln(u/K), so finite for any logits when u > 0."""
+    if unimix == 0:
+        return jax.nn.log_softmax(logits)
+    return jnp.log((1 - unimix) * jax.nn.softmax(logits) + unimix / logits.shape[-1])
+
+
+def categorical_sample(
+    log_probs: Float[Array, "*n K"], uniform: Float[Array, "*n"]
+) -> Int[Array, "*n"]:
+    """Class index by inversion of the distribution function, from one uniform number in [0, 1).
+
+    One number a draw instead of the K of the Gumbel trick: on a CPU drawing noise is dear.
+    """
+    classes = log_probs.shape[-1]
+    # A product with a triangle of ones: XLA's running sums are slow on a CPU.
+    cumulative = jnp.matmul(jnp.exp(log_probs), jnp.triu(jnp.ones((classes, classes))))
+    # Scaling by the last entry keeps rounding from ever passing the last class.
+    passed = cumulative <= uniform[..., None] * cumulative[..., -1:]
+    return passed.sum(-1).clip(max=classes - 1)
+
+
+def categorical_entropy(log_probs: Float[Array, "*n K"]) -> Float[Array, "*n"]:
+    return -(jnp.exp(log_probs) * log_probs).sum(-1)
+
+
+def categorical_kl(p: Float[Array, "*n K"], q: Float[Array, "*n K"]) -> Float[Array, "*n"]:
+    """KL(p || q) of two categoricals given as log-probabilities."""
+    return (jnp.exp(p) * (p - q)).sum(-1)
+
+
+# --- Normal with bounded mean and deviation -------------------------------------------------------
+
+STD_MIN, STD_MAX = 0.1, 1.0
+
+
+def bounded_normal(
+    mean: Float[Array, "*n A"], std: Float[Array, "*n A"]
+) -> tuple[Float[Array, "*n A"], Float[Array, "*n A"]]:
+    """Raw network outputs -> (mean in (-1, 1), std in (0.1, 1)); 0.89 at an output of 0.
+
+    A plain, unsquashed normal: samples may leave [-1, 1]; the world clips, log-probability and
+    entropy refer to the unclipped sample.
+    """
+    return jnp.tanh(mean), (STD_MAX - STD_MIN) * jax.nn.sigmoid(std + 2.0) + STD_MIN
+
+
+def normal_log_prob(
+    x: Float[Array, "*n"], mean: Float[Array, "*n"], std: Float[Array, "*n"]
+) -> Float[Array, "*n"]:
+    return (
+        -0.5 * jnp.square((x - mean) / std)
+        - jnp.log(std)
+        - 0.5 * np.log(2 * np.pi).astype(np.float32)
+    )
+
+
+def normal_entropy(std: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    return jnp.log(std) + 0.5 * np.log(2 * np.pi * np.e).astype(np.float32)
+
+
+def bernoulli_loss(logit: Float[Array, "*n"], target: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Cross-entropy of a coin against a target in [0, 1] (a soft label)."""
+    return -(target * jax.nn.log_sigmoid(logit) + (1 - target) * jax.nn.log_sigmoid(-logit))
+
+
+def masked(x: Float[Array, "*n"], mask: Bool[Array, "*m"]) -> Float[Array, "*n"]:
+    """`x` where `mask` (broadcast from the left), else exactly 0 in value and gradient."""
+    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    return jnp.where(mask, x, jnp.zeros((), x.dtype))

@@ -1,0 +1,170 @@
+"""Building blocks: linear layers, norm, MLP. Flax modules used as parameter factories only.
+
+All parameters are float32. Kernels are multiplied in `dtype` (bfloat16 on accelerators), norms and
+all that follows the last layer of a head are computed in float32.
+
+A parameter's owner is read off its path (`agent/owners.py`): a component `slot:…`, `head:…` or
+`branch:…` names it, everything else is shared. So the names given to submodules here are part of
+the design, not decoration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Dtype = str
+
+
+def scaled_normal(fan_in: int, scale: float = 1.0) -> Callable[..., Array]:
+    """Normal truncated at 2 sigma, of variance `scale^2 / fan_in` after the truncation.
+
+    `fan_in` is an argument because it is not always the kernel's own: the kernels of a sum over
+    slots are born with the total width of their world's slots, a block-linear kernel with that of
+    its whole input.
+    """
+    # 1.1368 restores the variance that cutting at 2 sigma takes away (as in DreamerV3's code).
+    deviation = scale * 1.1368 / max(1, fan_in) ** 0.5
+
+    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        return deviation * jax.random.truncated_normal(key, -2, 2, shape, dtype)
+
+    return init
+
+
+def lined_up(vector: Float[Array, " C"], x: Float[Array, "*n C"]) -> Float[Array, "*1 C"]:
+    """`vector` with as many axes as `x`: broadcasting is spelt out everywhere, never implied."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def product(
+    x: Float[Array, "*n I"], kernel: Float[Array, "I O"], dtype: Dtype
+) -> Float[Array, "*n O"]:
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype)).astype(jnp.float32)
+
+
+class Norm(nn.Module):
+    """x / rms(x) over the last axis, times a learned scale; no shift."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-4) * lined_up(scale, x)
+
+
+class Linear(nn.Module):
+    """x W + b; the bias is there also before a norm, and starts at 0."""
+
+    units: int
+    scale: float = 1.0
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n I"]) -> Float[Array, "*n O"]:
+        width = x.shape[-1]
+        kernel = self.param("kernel", scaled_normal(width, self.scale), (width, self.units))
+        bias = self.param("bias", nn.initializers.zeros, (self.units,))
+        y = product(x, kernel, self.dtype)
+        return y + lined_up(bias, y)
+
+
+class Part(NamedTuple):
+    """One term of a `Sum`: width of its input, and the fan-in its kernel is born with."""
+
+    width: int
+    fan_in: int
+
+
+class Sum(nn.Module):
+    """One linear layer whose input is spread over named parts: sum of x_k W_k, plus one bias.
+
+    With all parts given it equals a linear layer on their concatenation; a part that is left out
+    adds nothing and costs nothing. Adding a part adds a kernel and changes no other.
+
+    Attributes:
+      parts: name of the kernel -> its sizes.
+    """
+
+    units: int
+    parts: Mapping[str, Part]
+    dtype: Dtype = "float32"
+
+    def setup(self) -> None:
+        self.kernels = {
+            name: self.param(name, scaled_normal(fan_in), (width, self.units))
+            for name, (width, fan_in) in self.parts.items()
+        }
+        self.bias = self.param("bias", nn.initializers.zeros, (self.units,))
+
+    def __call__(self, inputs: Mapping[str, Float[Array, "*n _"]]) -> Float[Array, "*n O"]:
+        # One product: a sum of small ones takes longer.
+        kernel = jnp.concatenate([self.kernels[name] for name in inputs])
+        y = product(jnp.concatenate(list(inputs.values()), -1), kernel, self.dtype)
+        return y + lined_up(self.bias, y)
+
+    def term(self, name: str, x: Float[Array, "*n I"]) -> Float[Array, "*n O"]:
+        """x W of one part, for a caller that computes the rest elsewhere."""
+        return product(x, self.kernels[name], self.dtype)
+
+
+class Layer(nn.Module):
+    """Linear, norm, silu."""
+
+    units: int
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n I"]) -> Float[Array, "*n O"]:
+        x = Linear(self.units, dtype=self.dtype, name="linear")(x)
+        return jax.nn.silu(Norm(name="norm")(x))
+
+
+class MLP(nn.Module):
+    """`layers` of linear, norm, silu."""
+
+    layers: int
+    units: int
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n I"]) -> Float[Array, "*n O"]:
+        for index in range(self.layers):
+            x = Layer(self.units, self.dtype, name=f"layer{index}")(x)
+        return x
+
+
+class BlockLinear(nn.Module):
+    """Block-diagonal linear layer: slice k of the input gives slice k of the output.
+
+    The blocks' matrices stand side by side in one kernel [width, units], so that what all blocks
+    see of a shared input is one dense product on its lower rows.
+
+    Attributes:
+      blocks: g; the input is split into g equal contiguous slices.
+    """
+
+    units: int
+    blocks: int
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*n I"], shared: Float[Array, "*n J"] | None = None
+    ) -> Float[Array, "*n O"]:
+        g, own = self.blocks, x.shape[-1] // self.blocks
+        width = own + (0 if shared is None else shared.shape[-1])
+        # Fan-in is the whole input, not one block's: sqrt(g) smaller weights than one would expect.
+        kernel = self.param("kernel", scaled_normal(g * width), (width, self.units))
+        bias = self.param("bias", nn.initializers.zeros, (self.units,))
+        sliced = x.reshape(*x.shape[:-1], g, own).astype(self.dtype)
+        matrices = kernel[:own].reshape(own, g, -1).astype(self.dtype)
+        y = jnp.einsum("...gi,igo->...go", sliced, matrices)
+        y = y.reshape(*x.shape[:-1], self.units).astype(jnp.float32)
+        if shared is not None:
+            y = y + product(shared, kernel[own:], self.dtype)
+        return y + lined_up(bias, y)

@@ -1,0 +1,99 @@
+"""LaProp with adaptive gradient clipping, its state kept per owner.
+
+Per tensor, in this order (constants of DreamerV3's code):
+    g   <- g * min(1, agc * max(pmin, |w|) / |g|)                    adaptive clipping (AGC)
+    nu  <- b2 nu + (1 - b2) g^2 ;   u = g / (sqrt(nu / (1 - b2^n)) + eps)      RMS scaling
+    mu  <- b1 mu + (1 - b1) u                                        momentum of the SCALED gradient
+    w   <- w - lr * min(1, (n - 1) / warmup) * mu / (1 - b1^n)
+where n counts the updates of the tensor's owner, this one included: the very first one is a no-op.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from agent.config import OptimiserConfig
+from agent.owners import Presence, owners_of
+
+
+@struct.dataclass
+class OptimiserState:
+    """Attributes:
+    count: owner -> updates it took part in, [] int32.
+    nu, mu: trees like the parameters.
+    """
+
+    count: dict[str, Int[Array, ""]]
+    nu: Any
+    mu: Any
+
+
+def init_optimiser(params: Any) -> OptimiserState:
+    zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+    count = {owner: jnp.zeros((), jnp.int32) for owner in sorted(set(owners_of(params)))}
+    return OptimiserState(count, zeros(), zeros())
+
+
+def clip_gradient(
+    grad: Float[Array, "*s"], weight: Float[Array, "*s"], *, agc: float, pmin: float
+) -> Float[Array, "*s"]:
+    """Bound a tensor's gradient norm by `agc` times its own norm (one norm a tensor)."""
+    bound = agc * jnp.maximum(pmin, jnp.linalg.norm(weight.ravel()))
+    return grad * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(grad.ravel()), 1e-38))
+
+
+def apply_gradients(
+    config: OptimiserConfig,
+    state: OptimiserState,
+    params: Any,
+    grads: Any,
+    present: Presence,
+) -> tuple[OptimiserState, Any]:
+    """One step. With `idle=keep`, leaves of absent owners come back bit for bit.
+
+    An owner whose absence is known when tracing (`False`, not an array) costs nothing.
+    """
+    decay = config.idle == "decay"
+    takes_part = {owner: decay or present[owner] for owner in state.count}
+    count = {
+        owner: n + jnp.asarray(takes_part[owner], jnp.int32) for owner, n in state.count.items()
+    }
+
+    def step(owner: str, w: Array, g: Array, nu: Array, mu: Array) -> tuple[Array, Array, Array]:
+        on = takes_part[owner]
+        if on is False:
+            return w, nu, mu
+        n = count[owner].astype(jnp.float32)
+        g = clip_gradient(g, w, agc=config.agc, pmin=config.pmin)
+        new_nu = config.beta2 * nu + (1 - config.beta2) * jnp.square(g)
+        scaled = g / (jnp.sqrt(new_nu / (1 - config.beta2**n)) + config.eps)
+        new_mu = config.beta1 * mu + (1 - config.beta1) * scaled
+        warm = jnp.minimum(1.0, (n - 1) / config.warmup) if config.warmup else 1.0
+        new_w = w - config.lr * warm * new_mu / (1 - config.beta1**n)
+        if on is True:
+            return new_w, new_nu, new_mu
+        return (
+            jnp.where(on, new_w, w),
+            jnp.where(on, new_nu, nu),
+            jnp.where(on, new_mu, mu),
+        )
+
+    leaves, tree = jax.tree.flatten(params)
+    stepped = [
+        step(*leaf)
+        for leaf in zip(
+            owners_of(params),
+            leaves,
+            jax.tree.leaves(grads),
+            jax.tree.leaves(state.nu),
+            jax.tree.leaves(state.mu),
+            strict=True,
+        )
+    ]
+    new_params, nu, mu = (jax.tree.unflatten(tree, column) for column in zip(*stepped, strict=True))
+    return OptimiserState(count, nu, mu), new_params

@@ -1,0 +1,1 @@
+"""Scales and variants: named sets of overrides, as YAML files. All defaults are in the code."""

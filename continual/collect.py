@@ -1,0 +1,227 @@
+"""Living: acting in the worlds of a phase, filling the replay, and learning from it as one goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agent.agent import Agent
+from agent.learner import update_key
+from continual import seeding
+from continual.config import Config
+from continual.envs.interact import Episode, Moment, Policy, begin, interact
+from continual.envs.interface import Interface, Union
+from continual.envs.world import TimeStep, World
+from continual.life import Life, Meter, Stage
+from continual.pacing import updates_due
+from continual.scheduler import Clock
+from continual.tracking import Tracker
+from curricula.loader import PlannedPhase
+from eval.judge import GATE_SUMS, GateSums
+from eval.records import EpisodeRecord
+from storage import Replay, StreamId
+from storage.batch import FRAMES, Column, Schema
+
+Rows = dict[str, np.ndarray]
+
+
+def row_schema(interface: Interface, gated: bool) -> Schema:
+    """Columns of one world's rows."""
+    columns = {f"obs.{s.name}": Column(s.shape, s.dtype) for s in interface.slots}
+    columns |= {f"action.{h.name}": Column(h.shape, h.dtype) for h in interface.heads}
+    columns |= {"reward": Column((), "float32"), "env_step": Column((), "int64")}
+    columns |= {name: Column((), "bool") for name in ("is_first", "is_last", "is_terminal")}
+    if gated:
+        columns |= {f"gate.{name}": Column((), "float32") for name in GATE_SUMS}
+    return columns
+
+
+def batch_schema(union: Union) -> Schema:
+    """Columns an update needs, over all tasks; frames come on their own."""
+    columns = row_schema(union, gated=False)
+    return {name: c for name, c in columns.items() if name not in (FRAMES, "env_step")}
+
+
+class Living:
+    """One phase of a life, in progress. Everything that must survive is in `life.stage`.
+
+    Args:
+      worlds: N of the phase's task.
+      policy: the living one.
+    """
+
+    def __init__(
+        self,
+        life: Life,
+        phase: PlannedPhase,
+        worlds: Sequence[World],
+        policy: Policy,
+        *,
+        agent: Agent,
+        replay: Replay,
+        config: Config,
+        tracker: Tracker,
+        policy_name: str,
+    ) -> None:
+        self._life, self._phase, self._worlds, self._policy = life, phase, worlds, policy
+        self._agent, self._replay, self._config, self._tracker = agent, replay, config, tracker
+        self._policy_name = policy_name
+        self._union_schema = batch_schema(agent.union)
+        self._schema = row_schema(worlds[0].interface, gated=policy_name == "gated")
+        self._stream = StreamId(phase.number, phase.task)
+        replay.open_stream(self._stream, self._schema, len(worlds))
+        if life.stage is None:
+            initial = policy.initial(len(worlds))
+            life.stage = Stage(initial, (), 0, GateSums(len(worlds)))
+            life.stage.episodes = begin(worlds, self._next_episode)
+        self._moments: Iterator[Moment] = interact(
+            worlds, policy, self._stage.policy_state, self._stage.episodes, self._next_episode
+        )
+
+    def until(self, env_steps: int, stop: Callable[[], bool]) -> None:
+        """Live until the clock shows `env_steps`, or `stop()` says so between two decisions."""
+        while self._life.clock.env_steps < env_steps and not stop():
+            self._live(next(self._moments))
+            self._learn()
+            self._tracker.lived(self._life.clock)
+
+    def end(self) -> None:
+        """Close the phase: what is open becomes a truncated last row without an action."""
+        stage, clock = self._stage, self._life.clock
+        open_rows = [e for e in stage.episodes if e is not None]
+        if any(e.actions for e in open_rows):
+            last = [replace(e.timestep, is_last=True) for e in open_rows]
+            nothing = {
+                h.name: np.zeros((len(last), *h.shape), h.dtype) for h in self._interface.heads
+            }
+            self._replay.append(self._stream, self._rows(last, nothing, {}))
+            self._life.clock = replace(clock, agent_steps=clock.agent_steps + len(last))
+        for index, episode in enumerate(open_rows):
+            if episode.actions:
+                self._record(index, episode, cut=not episode.timestep.is_last)
+        for world in self._worlds:
+            world.close()
+        self._life.stage = None
+
+    @property
+    def _stage(self) -> Stage:
+        assert self._life.stage is not None
+        return self._life.stage
+
+    @property
+    def _interface(self) -> Interface:
+        return self._worlds[0].interface
+
+    def _next_episode(self, world: int) -> tuple[int, int]:
+        number = self._stage.begun
+        self._stage.begun += 1
+        seed = seeding.training_seed(self._config.seed, self._phase.number, world, number)
+        return number, seed
+
+    def _live(self, moment: Moment) -> None:
+        """Record one decision in each world."""
+        life, stage = self._life, self._stage
+        timesteps = [t for t in moment.timesteps if t is not None]
+        self._replay.append(self._stream, self._rows(timesteps, moment.actions, moment.info))
+        stage.gate.add(moment)
+        life.meter.count_decisions(moment, self._phase.task)
+        stage.policy_state, stage.episodes = moment.state, moment.episodes
+        ended = {index for index, _ in moment.ended}
+        stepped = sum(
+            e.timestep.env_steps
+            for index, e in enumerate(moment.episodes)
+            if e is not None and index not in ended
+        )
+        clock = life.clock
+        life.clock = replace(
+            clock,
+            env_steps=clock.env_steps + stepped,
+            agent_steps=clock.agent_steps + len(timesteps),
+        )
+        for index, episode in moment.ended:
+            self._record(index, episode, cut=False)
+
+    def _learn(self) -> None:
+        """Do the updates that the clock owes."""
+        life, config = self._life, self._config
+        while life.clock.updates < updates_due(
+            life.clock.agent_steps, config.collect, config.replay
+        ):
+            number = life.clock.updates
+            rng = seeding.generator(config.seed, "batch", number)
+            replay = config.replay
+            batch = self._replay.sample(rng, replay.batch, replay.length, self._union_schema)
+            key = update_key(seeding.stream_seed(config.seed, "update"), number)
+            life.agent, learnt = self._agent.learn(life.agent, batch, key)
+            self._replay.write_latents(batch.where, learnt.latents)
+            life.meter.count_update(
+                learnt.metrics, batch, list(self._agent.union.tasks), replay.length
+            )
+            life.clock = replace(life.clock, updates=number + 1)
+            if life.meter.updates >= config.log.every:
+                held = self._replay.held_rows()
+                phase = self._phase
+                self._tracker.record(life.meter.record(life.clock, phase.cycle, phase.task, held))
+                life.meter = Meter()
+
+    def _rows(
+        self,
+        timesteps: Sequence[TimeStep],
+        actions: Mapping[str, np.ndarray],
+        info: Mapping[str, np.ndarray],
+    ) -> Rows:
+        """One replay row a world."""
+        n = len(timesteps)
+        rows: Rows = {
+            f"obs.{slot.name}": np.stack([t.observation[slot.name] for t in timesteps])
+            for slot in self._interface.slots
+        }
+        rows |= {f"action.{name}": np.asarray(a) for name, a in actions.items()}
+        rows["reward"] = np.array([t.reward for t in timesteps], np.float32)
+        rows["env_step"] = np.full(n, self._life.clock.env_steps, np.int64)
+        for flag in ("is_first", "is_last", "is_terminal"):
+            rows[flag] = np.array([getattr(t, flag) for t in timesteps])
+        for name, column in {**self._schema, **self._agent.latents}.items():
+            if name not in rows:
+                # The policy did not record it: a random one has no latents, a closing row no gate.
+                rows[name] = np.asarray(info.get(name, np.zeros((n, *column.shape), column.dtype)))
+        return rows
+
+    def _record(self, world: int, episode: Episode, cut: bool) -> None:
+        clock: Clock = self._life.clock
+        self._tracker.record(
+            EpisodeRecord(
+                split="train",
+                eval_id="",
+                when="",
+                task=self._phase.task,
+                variant="",
+                policy=self._policy_name,
+                action_mode="sampled",
+                phase=clock.phase,
+                cycle=self._phase.cycle,
+                phase_step=clock.phase_step,
+                env_steps=clock.env_steps,
+                agent_steps=clock.agent_steps,
+                updates=clock.updates,
+                world=world,
+                episode=episode.number,
+                seed=episode.seed,
+                return_=float(episode.episode_return),
+                length=len(episode.actions),
+                terminated=bool(episode.timestep.is_terminal),
+                cut=cut,
+                extras=_plain(episode.timestep.extras),
+                gate=self._stage.gate.take(world),
+            )
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars as Python numbers, for records."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,158 @@
+"""All of a run but its curriculum: defaults here, scales and variants in configs/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from agent.config import AgentConfig, Section
+from continual import resources
+from continual.errors import UserError
+from continual.overrides import apply_overrides
+from continual.strict_yaml import Document, load, merge, shown
+from continual.validation import validate
+
+Count = Annotated[int, Field(gt=0)]
+EnvSteps = Annotated[int, Field(gt=0)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+class ReplayConfig(Section):
+    """The memory of a life, and the batches drawn from it."""
+
+    capacity: Count = Field(1_000_000, description="newest rows (decisions) that can be sampled")
+    batch: Count = Field(16, description="B, sequences of a batch")
+    length: Annotated[int, Field(ge=2)] = Field(64, description="T, rows of a sequence")
+    context: Literal["stored", "zero"] = Field(
+        "stored", description="latent before a sequence: the one in replay, or zeros"
+    )
+
+
+class CollectConfig(Section):
+    """How life is lived and how much is learnt from it."""
+
+    worlds: Count = Field(1, description="N, parallel worlds of the phase's task")
+    repeat: dict[str, Count] = Field(
+        {}, description="control steps per decision, by task, domain or provider; 1 elsewhere"
+    )
+    start: Annotated[int, Field(ge=0)] = Field(
+        1024, description="decisions before the first update"
+    )
+    train_ratio: Annotated[float, Field(ge=0)] = Field(
+        512.0, description="replayed rows per decision; 0: no learning"
+    )
+    budgets: dict[str, EnvSteps] = Field(
+        {},
+        description="environment steps of a phase, by task, domain or provider; "
+        "else the curriculum's",
+    )
+
+
+class EvaluateConfig(Section):
+    """When and how the agent is judged: before training, inside phases, at the end of each."""
+
+    episodes: Count = Field(
+        10, description="of each task and policy, before training and at phase ends"
+    )
+    episodes_of: dict[str, Count] = Field(
+        {}, description="the same for one task, domain or provider"
+    )
+    inside_every: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05, description="share of a phase between evaluations inside it; 1: none"
+    )
+    inside_episodes: Count = Field(10, description="of each task and policy, inside phases")
+    sampled: bool = Field(True, description="at phase ends judge with sampled actions as well")
+    worlds: Count = Field(5, description="worlds per batched call; changes no number")
+
+
+class CheckpointConfig(Section):
+    """How much life a kill may cost."""
+
+    every: EnvSteps = Field(10_000, description="environment steps between checkpoints")
+    keep: Annotated[int, Field(ge=2)] = Field(2, description="newest checkpoints kept")
+
+
+class LogConfig(Section):
+    """What is written besides episodes and phases."""
+
+    every: Count = Field(200, description="updates between train records")
+
+
+class Config(Section):
+    """A run. `python -m continual.run --help` lists every key."""
+
+    scale: str = Field("full", description="set of overrides in configs/scales")
+    variant: str = Field("gated", description="set of overrides in configs/variants")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything random")
+    agent: AgentConfig = AgentConfig()
+    replay: ReplayConfig = ReplayConfig()
+    collect: CollectConfig = CollectConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _sequences_fit(self) -> Config:
+        """Some stream holds a sequence whenever there is learning, also just after a switch."""
+        row = self.collect.worlds * (self.replay.length + 1)
+        if self.replay.capacity < 4 * row:
+            raise ValueError(
+                f"replay.capacity={self.replay.capacity} is below "
+                f"{4 * row} = 4 * worlds * (length + 1)"
+            )
+        if self.collect.train_ratio > 0 and self.collect.start < 2 * row:
+            raise ValueError(
+                f"collect.start={self.collect.start} is below {2 * row} = 2 * worlds * (length + 1)"
+            )
+        return self
+
+
+def resolve_config(overrides: Mapping[str, Any], scale: str) -> Config:
+    """Defaults, then the scale, then the variant, then overrides.
+
+    Args:
+      overrides: dotted key -> value; `scale` and `variant` among them choose the sets.
+      scale: the one to take when the overrides name none.
+    Raises:
+      UserError: unknown set, unknown key, or a value that does not fit.
+    """
+    scale = str(overrides.get("scale", scale))
+    variant = str(overrides.get("variant", Config.model_fields["variant"].default))
+    document = Document.of({"scale": scale, "variant": variant}, "config")
+    for kind, chosen in (("scales", scale), ("variants", variant)):
+        file = resources.find(chosen, f"configs.{kind}")
+        document = merge(document, load(resources.read_text(file), str(file)))
+    return validate(Config, apply_overrides(document, overrides, Config))
+
+
+def check_name(name: str) -> str:
+    """A run's name, which is a folder below `runs/` and nowhere else."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UserError(
+            f"name={shown(name)}: expected letters, digits, '-', '_' and '.', at most 128, "
+            "first a letter or digit"
+        )
+    return name
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """`key.path: old there, new here` for every leaf in which two configs differ."""
+    flat_old, flat_new = dict(_flat(old)), dict(_flat(new))
+    for key in sorted(flat_old.keys() | flat_new.keys()):
+        a, b = flat_old.get(key, "nothing"), flat_new.get(key, "nothing")
+        if a != b:
+            yield f"{key}: {a} there, {b} here"
+
+
+def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(tree, list | tuple) and tree:
+        for index, value in enumerate(tree):
+            yield from _flat(value, f"{path}[{index}]")
+    else:
+        yield path, tree

@@ -1,0 +1,97 @@
+"""What a run would do and need, without doing it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import jax
+
+from agent.agent import AgentState, make_agent
+from agent.owners import owners_of
+from continual.collect import row_schema
+from continual.envs.interface import union
+from continual.envs.registry import interface_of
+from continual.judging import repeat_of
+from continual.pacing import updates_due
+from continual.request import Request
+from continual.scheduler import inside_points
+from storage.batch import Schema
+
+
+def describe(request: Request) -> str:
+    """Phases, parameters by owner, updates, memory and disk, as text."""
+    config, curriculum = request.config, request.curriculum
+    agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    gated = config.agent.acting == "gated"
+    row_nbytes = {
+        task: _row_nbytes(row_schema(interface, gated)) + _row_nbytes(agent.latents)
+        for task, interface in agent.union.tasks.items()
+    }
+
+    lines = [request.banner(None).replace("begins:", "would be in:"), "", "phases"]
+    decisions = 0
+    rows: Counter[str] = Counter()
+    for phase in curriculum.plan:
+        repeat = repeat_of(config, phase.task)
+        before = updates_due(decisions, config.collect, config.replay)
+        decisions += -(-phase.steps // repeat)
+        rows[phase.task] += -(-phase.steps // repeat)
+        updates = updates_due(decisions, config.collect, config.replay) - before
+        judged = len(inside_points(config.evaluate, phase)) + 1
+        lines.append(
+            f"  {phase.number:>3}  {phase.task:<28} {phase.steps:>12,} steps, {repeat} per decision"
+            f" {updates:>10,} updates, judged {judged} times"
+        )
+    for task in curriculum.tasks:
+        if task not in rows:
+            lines.append(f"    -  {task:<28} judged only")
+
+    lines += ["", "parameters"]
+    for owner, count in _by_owner(state).items():
+        lines.append(f"  {owner:<40} {count:>14,}")
+    total = sum(_by_owner(state).values())
+    lines.append(f"  {'all but the riders':<40} {total:>14,}")
+    for name, rider in state.riders.items():
+        lines.append(f"  {'rider ' + name:<40} {_size(rider.params):>14,}")
+
+    held = _replay_bound(rows, row_nbytes, config.replay.capacity)
+    between = config.checkpoint.every * max(row_nbytes.values())
+    learnt = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    disk = held + between + config.checkpoint.keep * learnt
+    lines += [
+        "",
+        "bounds",
+        f"  replay        {held / 1e6:>10,.0f} MB in memory"
+        f" (newest {config.replay.capacity:,} decisions)",
+        f"  agent         {learnt / 1e6:>10,.0f} MB in memory,"
+        " about three times that while learning",
+        f"  disk          {disk / 1e6:>10,.0f} MB",
+    ]
+    return "\n".join(lines)
+
+
+def _by_owner(state: AgentState) -> dict[str, int]:
+    params = state.learner.params
+    sizes: Counter[str] = Counter()
+    for owner, leaf in zip(owners_of(params), jax.tree.leaves(params), strict=True):
+        sizes[owner] += leaf.size
+    return dict(sorted(sizes.items(), key=lambda item: (item[0] != "shared", item[0])))
+
+
+def _size(tree: object) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _row_nbytes(schema: Schema) -> int:
+    return sum(column.nbytes for column in schema.values())
+
+
+def _replay_bound(rows: Counter[str], row_nbytes: dict[str, int], capacity: int) -> int:
+    """The most the held rows can weigh: as many as there will be of the heaviest tasks first."""
+    held, left = 0, capacity
+    for task in sorted(rows, key=lambda task: -row_nbytes[task]):
+        taken = min(left, rows[task])
+        held += taken * row_nbytes[task]
+        left -= taken
+    return held

@@ -1,0 +1,123 @@
+"""Judging inside a life: one policy on one task, in worlds of its own, without learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from agent.agent import Agent, AgentState
+from continual import seeding
+from continual.config import Config
+from continual.envs.interact import Policy, Seen
+from continual.envs.random_policy import RandomPolicy
+from continual.envs.registry import make_world, most_specific
+from continual.envs.world import World
+from continual.scheduler import Clock, Evaluate
+from curricula.loader import NamedCurriculum
+from eval.judge import judge
+from eval.records import EpisodeRecord
+
+
+def repeat_of(config: Config, task: str) -> int:
+    """Control steps per decision."""
+    return most_specific(config.collect.repeat, task, 1)
+
+
+def episodes_of(config: Config, piece: Evaluate) -> int:
+    if piece.when == "inside":
+        return config.evaluate.inside_episodes
+    return most_specific(config.evaluate.episodes_of, piece.task, config.evaluate.episodes)
+
+
+def judged_pieces(records: Iterable[EpisodeRecord]) -> set[Evaluate]:
+    """The pieces that are in the records. One is recorded whole or, after a rewind, not at all."""
+    return {
+        Evaluate(r.eval_id, r.when, r.task, r.policy, r.action_mode)
+        for r in records
+        if r.split == "eval" and r.when
+    }
+
+
+class Abandoned(Exception):
+    """Somebody asked to stop in the middle of a piece; it will be played again from the start."""
+
+
+class _Interruptible:
+    """A policy that gives up between two decisions when asked to."""
+
+    def __init__(self, policy: Policy, stop: Callable[[], bool]) -> None:
+        self._policy, self._stop = policy, stop
+
+    def initial(self, n: int) -> Any:
+        return self._policy.initial(n)
+
+    def act(self, state: Any, seen: Seen) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        if self._stop():
+            raise Abandoned
+        return self._policy.act(state, seen)
+
+
+class Judge:
+    """Keeps the evaluation worlds of each task, apart from those that are lived in.
+
+    Attributes:
+      stop: asked between two decisions; true breaks the piece off.
+    """
+
+    def __init__(
+        self, config: Config, curriculum: NamedCurriculum, agent: Agent, stop: Callable[[], bool]
+    ) -> None:
+        self._config, self._curriculum, self._agent, self._stop = config, curriculum, agent, stop
+        self._worlds: dict[str, list[World]] = {}
+
+    def __call__(
+        self, piece: Evaluate, clock: Clock, state: Callable[[], AgentState]
+    ) -> Iterator[EpisodeRecord]:
+        """Play the piece's episodes; one record each, in order.
+
+        Raises:
+          Abandoned: stopped; no record was handed out.
+        """
+        config = self._config
+        if piece.task not in self._worlds:
+            repeat = repeat_of(config, piece.task)
+            self._worlds[piece.task] = [
+                make_world(piece.task, repeat=repeat) for _ in range(config.evaluate.worlds)
+            ]
+        before = piece.when == "before"
+        cycle = self._curriculum.plan[clock.phase - 1].cycle
+        for e in judge(
+            self._worlds[piece.task],
+            _Interruptible(self._policy(piece, state), self._stop),
+            episodes=episodes_of(config, piece),
+        ):
+            yield EpisodeRecord(
+                split="eval",
+                eval_id=piece.eval_id,
+                when=piece.when,
+                task=piece.task,
+                variant="",
+                policy=piece.policy,
+                action_mode=piece.action_mode,
+                phase=0 if before else clock.phase,
+                cycle=cycle,
+                phase_step=0 if before else clock.phase_step,
+                env_steps=clock.env_steps,
+                agent_steps=clock.agent_steps,
+                updates=clock.updates,
+                world=e.world,
+                episode=e.episode,
+                seed=e.seed,
+                return_=e.return_,
+                length=e.length,
+                terminated=e.terminated,
+                extras=e.extras,
+                gate=e.gate,
+            )
+
+    def _policy(self, piece: Evaluate, state: Callable[[], AgentState]) -> Policy:
+        # One seed for all evaluations of a life: what differs between them is the agent alone.
+        seed = seeding.stream_seed(self._config.seed, "judge")
+        if piece.policy == "random":
+            return RandomPolicy(self._agent.union.tasks[piece.task], seed)
+        return self._agent.policy(state, piece.task, piece.policy, piece.action_mode, seed)

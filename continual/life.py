@@ -1,0 +1,119 @@
+"""All that survives a restart, and nothing else does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agent.agent import AgentState
+from continual.envs.interact import Episode, Moment
+from continual.scheduler import Clock
+from eval.judge import GATE_SUMS, GateSums
+from eval.records import TrainRecord
+from storage.batch import Batch
+
+
+@dataclass
+class Stage:
+    """Where the life stands in the worlds of its phase.
+
+    Attributes:
+      policy_state: of the living policy, after its last decision.
+      episodes: [N], open; their newest time step awaits its action.
+      begun: episodes begun in this phase, which numbers the next one.
+      gate: sums over the open episodes.
+    """
+
+    policy_state: Any
+    episodes: Sequence[Episode | None]
+    begun: int
+    gate: GateSums
+
+
+@dataclass
+class Meter:
+    """Sums towards the next train record.
+
+    Attributes:
+      updates: counted since the last record.
+      sums: metric -> sum over these updates.
+      gate: task -> `n` and sums over the decisions taken.
+      sampled: task -> rows trained on.
+      age: sum of the ages of the sequences trained on; `sequences` counts them.
+    """
+
+    updates: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    gate: dict[str, dict[str, float]] = field(default_factory=dict)
+    sampled: Counter[str] = field(default_factory=Counter)
+    age: float = 0.0
+    sequences: int = 0
+
+    def count_update(
+        self, metrics: Mapping[str, Any], batch: Batch, tasks: Sequence[str], length: int
+    ) -> None:
+        self.updates += 1
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        for index, count in zip(*np.unique(batch.task, return_counts=True), strict=True):
+            self.sampled[tasks[index]] += int(count) * length
+        self.age += float(batch.age.sum())
+        self.sequences += len(batch.age)
+
+    def count_decisions(self, moment: Moment, task: str) -> None:
+        acted = [i for i, t in enumerate(moment.timesteps) if t is not None and not t.is_last]
+        if "gate.p" not in moment.info or not acted:
+            return
+        sums = self.gate.setdefault(task, dict.fromkeys(("n", *GATE_SUMS), 0.0))
+        sums["n"] += len(acted)
+        for name in GATE_SUMS:
+            sums[name] += float(np.asarray(moment.info[f"gate.{name}"], np.float64)[acted].sum())
+
+    def record(self, clock: Clock, cycle: int, task: str, held: Mapping[str, int]) -> TrainRecord:
+        """The record of what was counted; the caller goes on with a new meter."""
+        means = {name: total / max(1, self.updates) for name, total in self.sums.items()}
+        riders: dict[str, dict[str, float]] = {}
+        for name, value in means.items():
+            if name.startswith("riders/"):
+                _, rider, statistic = name.split("/", 2)
+                riders.setdefault(rider, {})[statistic] = value
+        return TrainRecord(
+            phase=clock.phase,
+            cycle=cycle,
+            task=task,
+            phase_step=clock.phase_step,
+            env_steps=clock.env_steps,
+            agent_steps=clock.agent_steps,
+            updates=clock.updates,
+            losses={k[5:]: v for k, v in means.items() if k.startswith("loss/")},
+            diagnostics={k: v for k, v in means.items() if "/" not in k},
+            gate={
+                task: {k: v if k == "n" else v / max(1.0, sums["n"]) for k, v in sums.items()}
+                for task, sums in self.gate.items()
+            },
+            riders=riders,
+            sampled_rows=dict(self.sampled),
+            held_rows=dict(held),
+            sampled_age=self.age / max(1, self.sequences),
+        )
+
+
+@dataclass
+class Life:
+    """One agent's life so far.
+
+    Attributes:
+      clock: where it stands.
+      agent: what it has learnt; replaced, never modified.
+      stage: the running phase; None between two phases.
+      meter: sums towards the next train record.
+    """
+
+    clock: Clock
+    agent: AgentState
+    stage: Stage | None = None
+    meter: Meter = field(default_factory=Meter)

@@ -1,0 +1,120 @@
+"""What a person sees while a life goes on: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TextIO
+
+from rich.console import Console
+from rich.status import Status
+
+from continual.config import Config
+from continual.judging import repeat_of
+from continual.scheduler import Clock, Evaluate
+from curricula.loader import NamedCurriculum
+from eval.records import EpisodeRecord, PhaseRecord, Record
+
+_PLAIN_EVERY = 30.0  # seconds between plain lines
+_LIVE_EVERY = 0.25
+_WINDOW = 60.0  # seconds over which rates are taken
+
+
+class Progress:
+    """A tracker that prints. Time is what it shows, never what it changes."""
+
+    def __init__(
+        self, curriculum: NamedCurriculum, config: Config, out: TextIO, clock: Clock
+    ) -> None:
+        self._curriculum, self._config = curriculum, config
+        self._console = Console(file=out, highlight=False)
+        self._status: Status | None = None
+        self._now = clock
+        self._doing = ""
+        self._last_return = self._last_p = ""
+        self._samples: deque[tuple[float, float, int]] = deque()  # seconds, decisions, updates
+        self._last_shown = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._status = self._console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+            self._status = None
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def record(self, record: Record) -> None:
+        if isinstance(record, EpisodeRecord) and record.split == "train":
+            self._last_return = f"return {record.return_:.1f}"
+            if n := record.gate.get("n"):
+                self._last_p = f"gate p {record.gate['p'] / n:.2f}"
+        elif isinstance(record, PhaseRecord):
+            self.say(
+                f"phase {record.phase} is over: {record.task}, {self._now.env_steps:,} steps in all"
+            )
+
+    def lived(self, clock: Clock) -> None:
+        now = time.monotonic()
+        if clock.phase != self._now.phase:
+            self._samples.clear()
+        self._now = clock
+        self._doing = f"living in {self._curriculum.plan[clock.phase - 1].task}"
+        if not self._samples or now - self._samples[-1][0] > 1.0:
+            self._samples.append((now, clock.agent_steps, clock.updates))
+            while now - self._samples[0][0] > _WINDOW:
+                self._samples.popleft()
+        self._show()
+
+    def judging(self, piece: Evaluate) -> None:
+        self._doing = f"judging {piece.policy} on {piece.task} ({piece.when})"
+        self._samples.clear()  # judging is no measure of how fast life goes
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._last_shown < (_LIVE_EVERY if self._status else _PLAIN_EVERY):
+            return
+        self._last_shown = now
+        line = self._line()
+        if self._status:
+            self._status.update(line)
+        else:
+            self.say(line)
+
+    def _line(self) -> str:
+        clock, plan = self._now, self._curriculum.plan
+        phase = plan[min(clock.phase, len(plan)) - 1]
+        parts = [
+            f"phase {phase.number}/{len(plan)}",
+            self._doing,
+            f"{min(clock.phase_step, phase.steps):,} of {phase.steps:,} steps",
+        ]
+        parts += [part for part in (self._last_return, self._last_p) if part]
+        if len(self._samples) > 1:
+            (t0, a0, u0), (t1, a1, u1) = self._samples[0], self._samples[-1]
+            if t1 > t0 and a1 > a0:
+                parts.append(f"{(u1 - u0) / (t1 - t0):.1f} updates/s")
+                parts.append(f"about {_duration(self._remaining() * (t1 - t0) / (a1 - a0))} left")
+        return " | ".join(parts)
+
+    def _remaining(self) -> float:
+        """Decisions left in the life."""
+        left = 0.0
+        for phase in self._curriculum.plan[self._now.phase - 1 :]:
+            steps = phase.steps - (self._now.phase_step if phase.number == self._now.phase else 0)
+            left += max(0, steps) / repeat_of(self._config, phase.task)
+        return left
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

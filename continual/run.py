@@ -1,0 +1,47 @@
+"""Live a curriculum, or go on with a life that was stopped:
+
+python -m continual.run curricula/dmc_then_crafter.yaml [key.path=value …] [--dry-run]
+"""
+
+from __future__ import annotations
+
+from continual.cli import run_door
+from continual.dry_run import describe
+from continual.opening import Opened, open_life
+from continual.request import parse_request
+from continual.scheduler import Checkpoint, Collect, Done, EndPhase, Evaluate, next_action
+
+
+def main(argv: list[str]) -> int:
+    request = parse_request(argv)
+    if request.is_dry:
+        print(describe(request))
+        return 0
+    with open_life(request) as run:
+        return live(run)
+
+
+def live(run: Opened) -> int:
+    """Do what is next until nothing is left, or until somebody asks to stop; -> exit code."""
+    life = run.life
+    while True:
+        if run.stop.asked:
+            run.save()
+            run.say_how_to_go_on()
+            return 128 + run.stop.signal
+        match next_action(run.agenda, life.clock, run.judged, run.saved):
+            case Collect(until):
+                run.living().until(until, stop=lambda: run.stop.asked)
+            case Evaluate() as piece:
+                run.evaluate(piece)
+            case EndPhase():
+                run.end_phase()
+            case Checkpoint():
+                run.save()
+            case Done():
+                run.report()
+                return 0
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,166 @@
+"""The folder a run leaves behind: where things lie, who may write, and its append-only records."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from continual.errors import UserError
+from continual.strict_yaml import dump
+from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord
+
+KINDS: tuple[type[Record], ...] = (EpisodeRecord, PhaseRecord, TrainRecord)
+_LIBRARIES = (
+    "continual",
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "zarr",
+    "dm_control",
+    "mujoco",
+    "crafter",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside runs/<name>. Holds nothing and opens nothing."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def curriculum(self) -> Path:
+        return self.path / "curriculum.yaml"
+
+    @property
+    def versions(self) -> Path:
+        return self.path / "versions.json"
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records"
+
+    @property
+    def replay(self) -> Path:
+        return self.path / "replay"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report" / "index.html"
+
+
+def create_run(folder: RunFolder, config: Mapping[str, Any], curriculum: Mapping[str, Any]) -> None:
+    """Make the folder with all that describes the run; `config.yaml` last: it marks a whole one."""
+    for path in (folder.path, folder.records, folder.checkpoints):
+        path.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder.versions, json.dumps(versions(), indent=2) + "\n")
+    write_atomically(folder.curriculum, dump(curriculum))
+    write_atomically(folder.config, dump(config))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """All of the text or none of it, whatever happens in between."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def lock_run(folder: RunFolder) -> int:
+    """Keep a second process out of a run; the lock dies with its owner.
+
+    Raises:
+      UserError: somebody else has it.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder.path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 200).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise UserError(
+            f"{folder.path}: is being run by {owner or 'another process'}; "
+            "wait for it, or start another run with name=…"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+    return descriptor
+
+
+class RecordBook:
+    """Append-only records of one run. Cursors go into checkpoints, and a restart cuts to them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def append(self, record: Record) -> None:
+        with (self._folder / record.file).open("a", encoding="utf-8") as file:
+            file.write(record.to_json() + "\n")
+
+    def commit(self) -> dict[str, int]:
+        """Make everything durable; -> bytes of each file, for `rewind`."""
+        sizes = {}
+        for kind in KINDS:
+            path = self._folder / kind.file
+            with path.open("ab") as file:
+                os.fsync(file.fileno())
+                sizes[kind.file] = file.tell()
+        sync_folder(self._folder)
+        return sizes
+
+    def rewind(self, cursors: Mapping[str, int]) -> None:
+        """Drop what was written after a commit.
+
+        Raises:
+          UserError: a file is shorter than its cursor: committed records are gone.
+        """
+        for kind in KINDS:
+            path = self._folder / kind.file
+            size, wanted = (path.stat().st_size if path.exists() else 0), cursors.get(kind.file, 0)
+            if size < wanted:
+                raise UserError(
+                    f"{path}: {size} bytes, but the checkpoint counted {wanted}: "
+                    "records are missing"
+                )
+            if size > wanted:
+                os.truncate(path, wanted)

@@ -1,0 +1,1 @@
+"""Judgement: episodes played without learning, and what records say about a life."""

@@ -1,0 +1,284 @@
+"""Everything a report says about one run, as numbers; nothing here knows how it will look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from eval import metrics
+from eval.gate_behaviour import (
+    GateBehaviour,
+    SideBySide,
+    gate_when_judged,
+    gate_while_living,
+    side_by_side,
+)
+from eval.matrix import (
+    NARROW,
+    ActionMode,
+    Cell,
+    Evaluation,
+    Matrix,
+    Vector,
+    cells,
+    clears_random,
+    evaluation_curve,
+    evaluations,
+    forgetting_matrix,
+    normalise,
+    random_cells,
+)
+from eval.records import EpisodeRecord
+from eval.run_folder import RunFolder
+
+GATED, ACTOR, RANDOM = "gated", "dreamer_actor", "random"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What z = 0 and z = 1 mean for a task, and says who; `note`: why z is undefined."""
+
+    task: str
+    zero: float
+    high: float
+    zero_is: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A task from the end of its own phase to the end of the run.
+
+    Attributes:
+      phase: the last one that trained it and is over; 0 where none is.
+      own, final, random: returns at that phase's end, at the end of the newest judged phase, and of
+        the random agent.
+      learned: whether `own` is above `random` beyond chance; None where that cannot be said.
+      forgotten: (own - final) / (own - random), the share of the gain over the random agent that is
+        lost: 1 is all of it, below 0 it got better; NaN with a reason.
+    """
+
+    task: str
+    phase: int
+    own: Cell
+    final: Cell
+    random: Cell
+    learned: bool | None
+    forgotten: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The numbers of a report; K phases, N tasks.
+
+    Attributes:
+      policies: all that acted or were judged, headline first.
+      headline, mode: policy and action mode that matrix, metrics and answer speak of.
+      last: newest phase that was judged at its end; 0: none.
+      rows: [K+1][N], returns of the headline; row 0 is before training.
+      returns, normalised: R and z, [K+1, N].
+      learned: per phase.
+      average, average_seen: [K+1] curves over phases of z.
+      drops: [K, K+1], see `metrics.drops`, of z.
+      lived, judged: gate per phase [K], and per phase and task [K+1][N]; empty without a gate.
+    """
+
+    run: RunFolder
+    policies: tuple[str, ...]
+    headline: str
+    mode: ActionMode
+    evaluations: Sequence[Evaluation]
+    last: int
+    rows: list[list[Cell]]
+    scales: tuple[Scale, ...]
+    returns: Matrix
+    normalised: Matrix
+    learned: tuple[bool | None, ...]
+    outcomes: tuple[Outcome, ...]
+    metrics: tuple[metrics.Metric, ...]
+    average: Vector
+    average_seen: Vector
+    drops: Matrix
+    lived: list[GateBehaviour]
+    judged: list[list[GateBehaviour]]
+    side_by_side: list[SideBySide]
+
+    @property
+    def has_gate(self) -> bool:
+        return any(g.decisions for g in [*self.lived, *(g for row in self.judged for g in row)])
+
+    def mode_of(self, policy: str) -> ActionMode:
+        """The mode to show a policy in: `mode` where it was judged so."""
+        return _mode_of(self.evaluations, policy)
+
+    def curve(self, task: str, policy: str) -> list[tuple[int, Cell]]:
+        """(env_steps, returns) of every evaluation of a policy on a task."""
+        return evaluation_curve(self.evaluations, task, policy, self.mode_of(policy))
+
+
+def find(run: RunFolder) -> Findings:
+    """Judge a run from its records."""
+    judged = evaluations(run.episodes)
+    policies = _policies(run.episodes)
+    headline = policies[0]
+    mode = _mode_of(judged, headline)
+    rows = cells(judged, run.tasks, len(run.plan), headline, mode)
+    R = forgetting_matrix(rows)
+    last = max((k for k in range(1, len(R)) if not np.isnan(R[k]).all()), default=0)
+    random = random_cells(judged, run.tasks)
+    scales = tuple(_scale(run, task, c) for task, c in zip(run.tasks, random, strict=True))
+    z = normalise(R, np.array([s.zero for s in scales]), np.array([s.high for s in scales]))
+    trained = run.trained
+    # The random agent learns nothing, even where chance lifts it above itself.
+    learned = tuple(
+        False if headline == RANDOM else clears_random(rows[k][task], random[task])
+        for k, task in enumerate(trained, start=1)
+    )
+    return Findings(
+        run=run,
+        policies=policies,
+        headline=headline,
+        mode=mode,
+        evaluations=judged,
+        last=last,
+        rows=rows,
+        scales=scales,
+        returns=R,
+        normalised=z,
+        learned=learned,
+        outcomes=tuple(
+            _outcome(run, i, rows, random[i], learned, last) for i in range(len(run.tasks))
+        ),
+        metrics=_metrics(z[: last + 1], trained, learned) if last else (),
+        average=metrics.average_performance_curve(z),
+        average_seen=metrics.average_seen_curve(z, trained),
+        drops=metrics.drops(z, trained),
+        lived=gate_while_living(run.episodes, len(run.plan)),
+        judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
+        side_by_side=side_by_side(judged, run.tasks, len(run.plan), policies),
+    )
+
+
+def to_json(f: Findings) -> dict[str, Any]:
+    """All numbers of the report, for other programs. NaN is null; its reason stands beside it."""
+    run = f.run
+    numbers = {
+        "schema": 1,
+        "run": {
+            key: getattr(run, key) for key in ("name", "curriculum", "scale", "variant", "seed")
+        },
+        "status": run.unfinished or "finished",
+        "tasks": run.tasks,
+        "phases": [asdict(phase) for phase in run.plan],
+        "last_judged_phase": f.last,
+        "headline": {"policy": f.headline, "action_mode": f.mode},
+        "scales": [asdict(scale) for scale in f.scales],
+        "returns": f.returns.tolist(),
+        "normalised": f.normalised.tolist(),
+        "outcomes": [asdict(outcome) for outcome in f.outcomes],
+        "metrics": [_metric_json(m, run.tasks) for m in f.metrics],
+        "average_performance": f.average.tolist(),
+        "average_performance_seen": f.average_seen.tolist(),
+        "drops": f.drops.tolist(),
+        "gate": {
+            "while_living": [asdict(g) for g in f.lived],
+            "when_judged": [[asdict(g) for g in row] for row in f.judged],
+        }
+        if f.has_gate
+        else {},
+        "policies": [asdict(column) for column in f.side_by_side],
+        "curves": {
+            task: {
+                policy: [{"env_steps": t, **asdict(c)} for t, c in f.curve(task, policy)]
+                for policy in f.policies
+            }
+            for task in run.tasks
+        },
+    }
+    return {key: _null_for_nan(value) for key, value in numbers.items()}
+
+
+def _policies(episodes: Sequence[EpisodeRecord]) -> tuple[str, ...]:
+    """Headline first: the gate, else the actor, else what acted; then riders; `random` last."""
+    found = {e.policy for e in episodes if not e.variant} or {RANDOM}
+    order = {GATED: 0, ACTOR: 1, RANDOM: 3}
+    return tuple(sorted(found, key=lambda policy: (order.get(policy, 2), policy)))
+
+
+def _mode_of(judged: Sequence[Evaluation], policy: str) -> ActionMode:
+    modes = {e.action_mode for e in judged if e.policy == policy}
+    return "sampled" if modes == {"sampled"} else "mode"
+
+
+def _scale(run: RunFolder, task: str, random: Cell) -> Scale:
+    low, high = run.return_ranges.get(task, (math.nan, math.nan))
+    zero, zero_is = random.mean, f"random agent, {random.n} episodes"
+    if not random.n:
+        zero, zero_is = low, "lowest possible return: no random agent was judged"
+    note = ""
+    if task not in run.return_ranges:
+        note = "curriculum.yaml gives no return range"
+    elif abs(high - zero) < NARROW:
+        note = "the random agent already reaches the highest return"
+    return Scale(task, zero, high, zero_is, note)
+
+
+def _outcome(
+    run: RunFolder,
+    task: int,
+    rows: Sequence[Sequence[Cell]],
+    random: Cell,
+    learned: Sequence[bool | None],
+    last: int,
+) -> Outcome:
+    phases = [k for k, s in enumerate(run.trained, start=1) if s == task and k <= last]
+    phase = phases[-1] if phases else 0
+    own = rows[phase][task] if phase else Cell()
+    final = rows[last][task]
+    learnt = learned[phase - 1] if phase else None
+    share, reason = math.nan, ""
+    if not phase:
+        reason = metrics.NOT_TRAINED
+    elif learnt is False:
+        reason = metrics.NOT_LEARNED
+    elif learnt is None:
+        reason = "no random agent to compare with" if own.n else metrics.NOT_JUDGED
+    elif phase == last:
+        reason = "trained last"
+    elif not final.n:
+        reason = metrics.NOT_JUDGED
+    else:
+        share = (own.mean - final.mean) / (own.mean - random.mean)
+    return Outcome(run.tasks[task], phase, own, final, random, learnt, share, reason)
+
+
+def _metrics(
+    z: Matrix, trained: Sequence[int], learned: Sequence[bool | None]
+) -> tuple[metrics.Metric, ...]:
+    return (
+        metrics.average_performance(z),
+        metrics.average_performance_seen(z, trained),
+        metrics.forgetting(z, trained, learned),
+        metrics.forgetting_from_best(z, trained, learned),
+        metrics.backward_transfer(z, trained),
+    )
+
+
+def _metric_json(metric: metrics.Metric, tasks: Sequence[str]) -> Mapping[str, Any]:
+    left_out = {tasks[task]: reason for task, reason in metric.left_out.items()}
+    return {**asdict(metric), "left_out": left_out}
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _null_for_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null_for_nan(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,16 @@
+"""Replay on disk: append rows, sample sequences, survive a kill. Knows nothing of learning."""
+
+from storage.batch import FRAMES, Batch, Column, Schema, Where
+from storage.replay import Replay, open_replay
+from storage.stream import StreamId
+
+__all__ = [
+    "FRAMES",
+    "Batch",
+    "Column",
+    "Replay",
+    "Schema",
+    "StreamId",
+    "Where",
+    "open_replay",
+]

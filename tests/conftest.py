@@ -1,0 +1,53 @@
+"""What holds for every test: strict jax on the CPU, few threads, reproducible examples.
+
+Set through the environment, before anything imports jax: tests of packages that work without jax
+stay without it, and runs that a test starts in another process are treated alike.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import numpy as np
+import pytest
+
+from continual.backend import compilation_cache
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",  # for tests marked gpu: JAX_PLATFORMS=cuda make test ARGS='-m gpu'
+    "JAX_NUMPY_RANK_PROMOTION": "raise",  # no silent [B] + [T, B]
+    "JAX_DEBUG_KEY_REUSE": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(compilation_cache("xla-tests")),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    "MUJOCO_GL": "disable",  # the default suite draws nothing with GL
+    "MPLBACKEND": "agg",
+    "OMP_NUM_THREADS": "2",
+    "WANDB_MODE": "disabled",
+}
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+hypothesis.settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,  # the first example compiles
+    database=None,
+)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `gpu` where jax sees no accelerator."""
+    if item.get_closest_marker("gpu") is not None:
+        import jax
+
+        if jax.default_backend() == "cpu":
+            pytest.skip("no accelerator, or JAX_PLATFORMS=cpu")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of the test's own, the same every time."""
+    return np.random.default_rng(0)

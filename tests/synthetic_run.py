@@ -1,0 +1,193 @@
+"""A made-up run folder: numbers that look like a life, to test judgement without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from eval.records import EpisodeRecord, PhaseRecord
+
+CUP, WALKER, CRAFTER = "dmc/ball_in_cup_catch", "dmc/walker_walk", "crafter/reward"
+# task -> (random, learned, spread, highest)
+LEVELS: Mapping[str, tuple[float, float, float, float]] = {
+    CUP: (40.0, 950.0, 30.0, 1000.0),
+    WALKER: (45.0, 820.0, 40.0, 1000.0),
+    CRAFTER: (2.1, 9.5, 1.4, 22.0),
+}
+STEPS, EVERY, EPISODE = 50_000, 10_000, 1000
+
+
+class SyntheticRun:
+    """Writes the records of a life whose skill rises in a task's own phases and decays elsewhere.
+
+    Args:
+      folder: written to.
+      plan: task of each phase.
+      policies: judged at every evaluation; the first of them lives.
+      finished: phases that are over; the next one is half lived. None: all.
+      judged: tasks judged beside the trained ones.
+      episodes: of one evaluation.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        plan: Sequence[str] = (CUP, WALKER, CRAFTER),
+        policies: Sequence[str] = ("gated", "dreamer_actor", "awac_actor"),
+        finished: int | None = None,
+        judged: Sequence[str] = (),
+        episodes: int = 6,
+        name: str = "synthetic",
+        seed: int = 0,
+    ) -> None:
+        self.folder, self.plan, self.policies = folder, list(plan), list(policies)
+        self.finished = len(plan) if finished is None else finished
+        self.tasks = list(dict.fromkeys([*plan, *judged]))
+        self.episodes = episodes
+        self.rng = np.random.default_rng(seed)
+        self.skill = dict.fromkeys(self.tasks, 0.0)
+        self.lines: list[str] = []
+        self.phase_lines: list[str] = []
+        self._settings(name, seed, judged)
+
+    def write(self) -> Path:
+        self._evaluate("before", 0, 0)
+        for phase, task in enumerate(self.plan[: self.finished + 1], start=1):
+            ends = phase <= self.finished
+            for step in range(EVERY, (STEPS if ends else STEPS // 2) + 1, EVERY):
+                for t in self.tasks:
+                    towards, rate = (0.9, 0.45) if t == task else (0.05, 0.12)
+                    self.skill[t] += rate * (towards - self.skill[t])
+                self._live(phase, task, step)
+                self._evaluate("end" if step == STEPS else "inside", phase, step)
+            if ends:
+                self._phase(phase, task)
+        records = self.folder / "records"
+        records.mkdir()
+        (records / "episodes.jsonl").write_text("".join(f"{line}\n" for line in self.lines))
+        (records / "phases.jsonl").write_text("".join(f"{line}\n" for line in self.phase_lines))
+        return self.folder
+
+    def _settings(self, name: str, seed: int, judged: Sequence[str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "name": name,
+            "seed": seed,
+            "scale": "small",
+            "variant": "full",
+            "replay": {"capacity": 1_000_000},
+            "gate": {"temperature": 0.1, "kl_weight": 1.0},
+        }
+        curriculum = {
+            "name": "dmc_then_crafter",
+            "phases": [{"task": task, "steps": STEPS, "cycle": 1} for task in self.plan],
+            "judged": list(judged),
+            "return_ranges": {t: [0.0, LEVELS[t][3]] for t in self.tasks if t in LEVELS},
+        }
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        (self.folder / "curriculum.yaml").write_text(yaml.safe_dump(curriculum, sort_keys=False))
+        versions = {"python": "3.11.2", "numpy": np.__version__}
+        (self.folder / "versions.json").write_text(json.dumps(versions))
+
+    def _live(self, phase: int, task: str, step: int) -> None:
+        for episode in range(EVERY // EPISODE):
+            at = step - EVERY + (episode + 1) * EPISODE
+            self._episode("train", "", phase, at, task, self.policies[0], "sampled", episode, -0.05)
+
+    def _evaluate(self, when: str, phase: int, step: int) -> None:
+        for task in self.tasks:
+            if when == "before":
+                self._judge(when, phase, step, task, "random", "sampled", None)
+            for i, policy in enumerate(self.policies):
+                if policy != "random":
+                    modes = ["mode"] if when == "inside" else ["mode", "sampled"]
+                    for mode in modes:
+                        handicap = -0.04 * i - (0.03 if mode == "sampled" else 0.0)
+                        self._judge(when, phase, step, task, policy, mode, handicap)
+                elif when != "before":
+                    self._judge(when, phase, step, task, policy, "sampled", None)
+
+    def _judge(
+        self,
+        when: str,
+        phase: int,
+        step: int,
+        task: str,
+        policy: str,
+        mode: str,
+        handicap: float | None,
+    ) -> None:
+        for episode in range(self.episodes):
+            self._episode("eval", when, phase, step, task, policy, mode, episode, handicap)
+
+    def _episode(
+        self,
+        split: str,
+        when: str,
+        phase: int,
+        step: int,
+        task: str,
+        policy: str,
+        mode: str,
+        episode: int,
+        handicap: float | None,
+    ) -> None:
+        low, high, spread, _ = LEVELS.get(task, (0.0, 1.0, 0.1, 1.0))
+        learning = handicap is not None and policy != "random"
+        skill = max(0.0, self.skill[task] + (handicap or 0.0)) if learning else 0.0
+        return_ = low + skill * (high - low) + spread * (0.2 + skill) * self.rng.normal()
+        env_steps = max(phase - 1, 0) * STEPS + step
+        gate: dict[str, float] = {}
+        if policy == "gated":
+            n, p = 500, float(np.clip(0.15 + 0.5 * skill + 0.03 * self.rng.normal(), 0, 1))
+            chosen = float(self.rng.binomial(n, p)) if mode == "sampled" else n * float(p > 0.5) * p
+            gate = {
+                "n": n,
+                "p": n * p,
+                "chosen": chosen,
+                "entropy_gap": n * (p - 0.4),
+                "divergence": n * 0.8 * (1 - skill),
+                "penalty": n * 0.2 * (1 - skill),
+            }
+        record = EpisodeRecord(
+            split=split,
+            eval_id="" if split == "train" else f"{phase}@{step}",
+            when=when,
+            task=task,
+            variant="",
+            policy=policy,
+            action_mode=mode,
+            phase=phase,
+            cycle=1,
+            phase_step=step,
+            env_steps=env_steps,
+            agent_steps=env_steps // 2,
+            updates=env_steps // 16,
+            world=episode % 2,
+            episode=episode,
+            seed=episode,
+            return_=float(return_),
+            length=500,
+            terminated=False,
+            gate=gate,
+        )
+        self.lines.append(record.to_json())
+
+    def _phase(self, phase: int, task: str) -> None:
+        start, stop = (phase - 1) * STEPS, phase * STEPS
+        record = PhaseRecord(
+            phase=phase,
+            cycle=1,
+            task=task,
+            env_steps=(start, stop),
+            agent_steps=(start // 2, stop // 2),
+            updates=(start // 16, stop // 16),
+            boundary="steps",
+            replay_shares={task: 1.0},
+        )
+        self.phase_lines.append(record.to_json())

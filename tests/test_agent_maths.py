@@ -1,0 +1,340 @@
+"""Pure functions of the agent against slow float64 loops, hand-worked examples and properties."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import distributions as dist
+from agent import gate as gates
+from agent.codecs import patchify, unpatchify
+from agent.config import AwacConfig, ConfidenceGate, FixedGate, OptimiserConfig
+from agent.heads import Categorical, Continuous, log_prob_and_entropy
+from agent.normaliser import init_return_scale, masked_percentile, update_return_scale
+from agent.optimiser import apply_gradients, clip_gradient, init_optimiser
+from agent.returns import has_successor, lambda_returns, replay_returns
+from agent.riders import advantage_weight, awac_loss
+
+reals = st.floats(-1e6, 1e6, width=32)
+
+
+# Distributions
+
+
+@given(reals)
+def test_symexp_undoes_symlog(x):
+    assert float(dist.symexp(dist.symlog(jnp.float32(x)))) == pytest.approx(x, rel=1e-4, abs=1e-5)
+
+
+def test_two_hot_bins_are_mirrored_around_an_exact_zero():
+    bins = dist.twohot_bins()
+    assert bins.shape == (255,)
+    assert bins[127] == 0
+    np.testing.assert_array_equal(bins, -bins[::-1])
+    assert bins[-1] == pytest.approx(4.85165e8, rel=1e-4)
+
+
+def test_uniform_logits_mean_exactly_zero():
+    assert float(dist.twohot_mean(jnp.zeros(255))) == 0.0
+
+
+def test_two_hot_loss_equals_a_float64_loop(rng):
+    bins = dist.twohot_bins().astype(np.float64)
+    targets = [0.0, 1.0, -3.7, 1e3, float(bins[40]), float(bins[-1]), -1e12, 1e12, 1e-7]
+    logits = rng.normal(size=(len(targets), 255))
+    for target, row in zip(targets, logits, strict=True):
+        log_p = row - np.log(np.exp(row - row.max()).sum()) - row.max()
+        inside = min(max(target, bins[0]), bins[-1])
+        above = min(int(np.searchsorted(bins, inside, side="right")), 254)
+        weight = (inside - bins[above - 1]) / (bins[above] - bins[above - 1])
+        expected = -((1 - weight) * log_p[above - 1] + weight * log_p[above])
+        found = dist.twohot_loss(jnp.asarray(row, jnp.float32), jnp.float32(target))
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@given(st.floats(-1e6, 1e6, width=32))
+def test_two_hot_spreads_a_target_so_that_it_is_the_mean(target):
+    # At uniform logits the gradient of the loss is 1/255 minus the weights the target was given.
+    gradient = jax.grad(dist.twohot_loss)(jnp.zeros(255), jnp.float32(target))
+    weights = 1 / 255 - np.array(gradient, np.float64)
+    assert (weights > 1e-6).sum() <= 2
+    mean = float((np.where(weights > 1e-6, weights, 0) * dist.twohot_bins()).sum())
+    assert mean == pytest.approx(target, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("unimix", [0.0, 0.01, 0.5])
+def test_unimix_is_a_mixture_with_the_uniform(rng, unimix):
+    logits = rng.normal(size=(7, 5)) * 3
+    prob = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = np.log((1 - unimix) * prob + unimix / 5)
+    found = dist.unimix_log_probs(jnp.asarray(logits, jnp.float32), unimix)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_unimix_is_finite_for_logits_of_ten_thousand():
+    found = dist.unimix_log_probs(jnp.array([1e4, -1e4, 0.0]), 0.01)
+    assert np.isfinite(np.array(found)).all()
+
+
+def test_categorical_samples_follow_their_probabilities(rng):
+    prob = np.array([0.5, 0.0, 0.3, 0.2])
+    uniform = jnp.asarray(rng.random(20_000), jnp.float32)
+    log_probs = jnp.broadcast_to(jnp.log(jnp.asarray(prob, jnp.float32)), (20_000, 4))
+    counts = np.bincount(np.array(dist.categorical_sample(log_probs, uniform)), minlength=4)
+    assert counts[1] == 0
+    np.testing.assert_allclose(counts / 20_000, prob, atol=5 * math.sqrt(0.25 / 20_000))
+
+
+def test_categorical_sample_stays_inside_for_the_largest_noise():
+    log_probs = jnp.log(jnp.full((3, 17), 1 / 17))
+    noise = jnp.array([0.0, 0.5, np.nextafter(1.0, 0.0, dtype=np.float32)])
+    np.testing.assert_array_equal(dist.categorical_sample(log_probs, noise), [0, 8, 16])
+
+
+def test_bounded_normal_starts_wide_and_stays_in_its_bounds():
+    mean, std = dist.bounded_normal(jnp.array([0.0, 50.0]), jnp.array([0.0, 50.0]))
+    assert float(std[0]) == pytest.approx(0.8927, abs=1e-4)
+    assert float(mean[1]) <= 1.0
+    assert float(std[1]) <= 1.0
+    assert float(dist.bounded_normal(mean, jnp.array([-50.0, 0.0]))[1][0]) == pytest.approx(0.1)
+
+
+def test_inactive_heads_add_nothing_whatever_they_hold(rng):
+    active = {"a": jnp.array([True, False]), "b": jnp.array([False, True])}
+    log_probs = jnp.log(jnp.full((2, 4), 0.25))
+    policy = {
+        "a": Continuous(jnp.zeros((2, 3)), jnp.full((2, 3), 0.5)),
+        "b": Categorical(log_probs.at[0].set(jnp.nan)),
+    }
+    actions = {"a": jnp.zeros((2, 3)).at[1].set(jnp.nan), "b": jax.nn.one_hot(jnp.array([0, 2]), 4)}
+    log_pi, entropy = log_prob_and_entropy(policy, actions, active)
+    assert float(log_pi[0]) == pytest.approx(3 * -math.log(0.5 * math.sqrt(2 * math.pi)), rel=1e-5)
+    assert float(entropy[0]) == pytest.approx(3 * (math.log(0.5) + 1.4189385), rel=1e-5)
+    assert float(log_pi[1]) == pytest.approx(math.log(0.25), rel=1e-5)
+    assert float(entropy[1]) == pytest.approx(math.log(4), rel=1e-5)
+
+
+# Returns
+
+
+def test_lambda_returns_equal_a_float64_loop(rng):
+    reward, value = rng.normal(size=(2, 9))
+    discount = rng.random(9)
+    expected = np.zeros(9)
+    expected[-1] = value[-1]
+    for t in reversed(range(8)):
+        mixed = (1 - 0.95) * value[t + 1] + 0.95 * expected[t + 1]
+        expected[t] = reward[t + 1] + discount[t + 1] * mixed
+    found = lambda_returns(*(jnp.asarray(x, jnp.float32) for x in (reward, discount, value)), 0.95)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_replay_returns_by_hand():
+    """Three steps, an end in the middle; g = 0.5, lambda = 1: worked on paper.
+
+    R_3 = b_3 = 8;  R_2 = r_3 + .5 b... step 3 is plain: R_2 = 1 + .5 * 8 = 5;
+    step 2 is terminal: R_1 = 2;  R_0 = 3 + .5 * 2 = 4.
+    """
+    found = replay_returns(
+        jnp.array([9.0, 3.0, 2.0, 1.0]),
+        jnp.array([False, False, True, False]),
+        jnp.array([False, False, True, False]),
+        jnp.array([7.0, 7.0, 7.0, 8.0]),
+        1.0,
+        0.5,
+    )
+    np.testing.assert_allclose(found, [4.0, 2.0, 5.0, 8.0])
+
+
+def test_a_truncated_episode_bootstraps_from_the_value_of_its_last_state():
+    is_last = jnp.array([False, True, False])
+    found = replay_returns(
+        jnp.zeros(3), is_last, jnp.zeros(3, bool), jnp.array([0.0, 6.0, 100.0]), 0.95, 0.5
+    )
+    assert float(found[0]) == pytest.approx(3.0)
+    np.testing.assert_array_equal(has_successor(is_last[None])[0], [True, False, False])
+
+
+# Normaliser
+
+
+def test_masked_percentile_is_numpys(rng):
+    x = rng.normal(size=101).astype(np.float32)
+    mask = rng.random(101) < 0.4
+    for q in (0.05, 0.5, 0.95):
+        found = masked_percentile(jnp.asarray(x), jnp.asarray(mask), q)
+        assert float(found) == pytest.approx(np.percentile(x[mask], 100 * q), rel=1e-4)
+
+
+def test_an_interface_without_rows_keeps_its_scale_and_one_with_half_moves_half_as_fast(rng):
+    returns = jnp.asarray(rng.normal(size=(4, 50)) * 10, jnp.float32)
+    state = init_return_scale(3)
+    moved = update_return_scale(state, returns, jnp.array([0, 0, 2, 2]), 0.1)
+    assert float(moved.high[1]) == 0.0
+    assert float(moved.low[1]) == 0.0
+    high = np.percentile(np.array(returns)[:2], 95)
+    assert float(moved.high[0]) == pytest.approx(0.1 * 0.5 * high, rel=1e-4)
+    alone = update_return_scale(init_return_scale(1), returns, jnp.zeros(4, int), 0.1)
+    assert float(alone.high[0]) == pytest.approx(0.1 * np.percentile(returns, 95), rel=1e-4)
+
+
+# Optimiser
+
+
+def test_optimiser_equals_a_float64_loop(rng):
+    config = OptimiserConfig(lr=1e-2, warmup=4)
+    w = rng.normal(size=(3, 2))
+    params, state = {"w": jnp.asarray(w, jnp.float32)}, None
+    state = init_optimiser(params)
+    nu, mu = np.zeros_like(w), np.zeros_like(w)
+    for n in range(1, 9):
+        g = rng.normal(size=(3, 2)) * (5.0 if n % 2 else 0.1)
+        state, params = apply_gradients(
+            config, state, params, {"w": jnp.asarray(g, jnp.float32)}, {"shared": True}
+        )
+        bound = 0.3 * max(1e-3, float(np.sqrt((w**2).sum())))
+        g = g * min(1.0, bound / float(np.sqrt((g**2).sum())))
+        nu = 0.999 * nu + 0.001 * g**2
+        mu = 0.9 * mu + 0.1 * g / (np.sqrt(nu / (1 - 0.999**n)) + 1e-20)
+        w = w - 1e-2 * min(1.0, (n - 1) / 4) * mu / (1 - 0.9**n)
+        np.testing.assert_allclose(params["w"], w, rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_update_is_a_no_op_and_zero_gradients_stay_finite():
+    params = {"w": jnp.ones(3)}
+    state, new = apply_gradients(
+        OptimiserConfig(), init_optimiser(params), params, {"w": jnp.zeros(3)}, {"shared": True}
+    )
+    np.testing.assert_array_equal(new["w"], params["w"])
+    assert np.isfinite(np.array(state.mu["w"])).all()
+
+
+def test_clipping_bounds_the_norm_of_a_tensor():
+    weight, grad = jnp.full(4, 0.5), jnp.full(4, 100.0)  # norms 1 and 200
+    clipped = clip_gradient(grad, weight, agc=0.3, pmin=1e-3)
+    assert float(jnp.linalg.norm(clipped)) == pytest.approx(0.3, rel=1e-5)
+    small = jnp.full(4, 1e-3)
+    np.testing.assert_array_equal(clip_gradient(small, weight, agc=0.3, pmin=1e-3), small)
+
+
+# AWAC
+
+
+def test_awac_weights():
+    advantage = jnp.array([-1.0, 0.0, 0.1, 10.0])
+    positive = advantage_weight(advantage, AwacConfig(beta=0.1, w_max=20))
+    np.testing.assert_allclose(positive, [1.0, 1.0, math.e, 20.0], rtol=1e-5)
+    plain = advantage_weight(advantage, AwacConfig(weight="exp", beta=0.1, w_max=20))
+    np.testing.assert_allclose(plain, [math.exp(-10), 1.0, math.e, 20.0], rtol=1e-4)
+    cloning = advantage_weight(advantage, AwacConfig(weight="uniform"))
+    np.testing.assert_array_equal(cloning, jnp.ones(4))
+
+
+def test_awac_loss_leaves_steps_without_an_action_out_and_its_weights_untrained():
+    counts = jnp.array([True, False])
+    loss = awac_loss(jnp.array([-2.0, jnp.nan]), jnp.array([3.0, 5.0]), counts)
+    np.testing.assert_array_equal(loss, [6.0, 0.0])
+    by_weight = jax.grad(lambda w: awac_loss(jnp.array([-2.0, 1.0]), w, counts).sum())
+    np.testing.assert_array_equal(by_weight(jnp.array([3.0, 5.0])), [0.0, 0.0])
+
+
+# Gate
+
+
+def normal_pair(draw_mean, draw_std):
+    return Continuous(jnp.asarray(draw_mean, jnp.float32), jnp.asarray(draw_std, jnp.float32))
+
+
+@st.composite
+def policies(draw):
+    n, k = 3, draw(st.integers(1, 4))
+    numbers = lambda low, high: np.array(
+        draw(st.lists(st.floats(low, high, width=32), min_size=n * k, max_size=n * k))
+    ).reshape(n, k)
+    unit = float(np.float32(0.1))
+    return tuple({"h": normal_pair(numbers(-1, 1), numbers(unit, 1))} for _ in range(2))
+
+
+@given(policies(), st.floats(0, 20), st.floats(0, 2), st.floats(-0.5, 0.5))
+def test_gate_stays_in_its_bounds_and_swapping_policies_mirrors_the_gap(
+    pair, alpha, beta_div, bias
+):
+    config = ConfidenceGate(alpha=alpha, beta_div=beta_div, bias=bias)
+    pi, partner = pair
+    verdict, swapped = gates.judge(pi, partner, config), gates.judge(partner, pi, config)
+    assert (verdict.p >= 0.05).all()
+    assert (verdict.p <= 0.95).all()
+    assert (verdict.divergence >= 0).all()
+    assert (verdict.divergence <= 201).all()
+    np.testing.assert_allclose(verdict.entropy_gap, -swapped.entropy_gap, atol=1e-6)
+    np.testing.assert_array_equal(verdict.divergence, swapped.divergence)
+    if bias == 0:
+        assert (verdict.p + swapped.p <= 1 + 1e-5).all()
+
+
+@given(policies())
+def test_equal_policies_agree_exactly(pair):
+    verdict = gates.judge(pair[0], pair[0], ConfidenceGate())
+    np.testing.assert_array_equal(verdict.divergence, np.zeros(3))
+    np.testing.assert_array_equal(verdict.entropy_gap, np.zeros(3))
+    np.testing.assert_allclose(verdict.p, 0.5)
+
+
+def test_gate_by_hand():
+    """std .1 against 1: Hn 0 against 1, so dH = -1 for the sharp policy; D = 24.5025, pen = 1."""
+    sharp = {"h": normal_pair([[0.0, 0.0]], [[0.1, 0.1]])}
+    wide = {"h": normal_pair([[0.0, 0.0]], [[1.0, 1.0]])}
+    verdict = gates.judge(sharp, wide, ConfidenceGate(p_min=0, p_max=1))
+    assert float(verdict.entropy_gap[0]) == pytest.approx(-1.0, abs=1e-6)
+    assert float(verdict.divergence[0]) == pytest.approx(0.25 * (0.1 - 10) ** 2, rel=1e-5)
+    assert float(verdict.p[0]) == pytest.approx(1 / (1 + math.exp(5 * 1.5)), rel=1e-3)
+    assert float(gates.judge(wide, sharp, ConfidenceGate()).p[0]) == pytest.approx(
+        1 / (1 + math.exp(-5 * 0.5)), rel=1e-3
+    )
+
+
+def test_categorical_divergence_is_bounded_by_the_uniform_share():
+    sharp = lambda k: dist.unimix_log_probs(1e4 * jax.nn.one_hot(jnp.array([k]), 17), 0.01)
+    found = gates.symmetric_kl(Categorical(sharp(0)), Categorical(sharp(5)))
+    assert float(found[0, 0]) == pytest.approx(7.3546, abs=1e-3)
+
+
+def test_gate_is_monotone_in_gap_and_divergence():
+    config = ConfidenceGate()
+    gaps, divergences = jnp.linspace(-1, 1, 50), jnp.linspace(0, 10, 50)
+    rising = gates.confidence(gaps, jnp.full(50, 0.2), config).p
+    falling = gates.confidence(jnp.full(50, 0.2), divergences, config).p
+    assert (jnp.diff(rising) >= -1e-6).all()
+    assert (jnp.diff(falling) <= 1e-6).all()
+    agreeing = divergences <= config.tau
+    assert len(set(np.array(falling)[np.array(agreeing)].tolist())) == 1
+
+
+def test_a_fixed_gate_has_its_probability_whatever_the_policies_say():
+    pair = [{"h": normal_pair([[m]], [[s]])} for m, s in ((0.3, 0.2), (-0.9, 0.9))]
+    assert float(gates.judge(*pair, FixedGate(p=1.0)).p[0]) == 1.0
+
+
+def test_the_gate_teaches_nobody():
+    pi = {"h": normal_pair([[0.1]], [[0.2]])}
+    partner = normal_pair([[0.0]], [[0.4]])
+    score = lambda m: gates.judge(pi, {"h": replace(partner, mean=m)}, ConfidenceGate()).p.sum()
+    assert float(jax.grad(score)(jnp.array([[0.5]]))[0, 0]) == 0.0
+
+
+# Codecs
+
+
+def test_unpatchify_undoes_patchify(rng):
+    frames = rng.random((2, 64, 64, 3)).astype(np.float32)
+    patches = patchify(jnp.asarray(frames), 8)
+    assert patches.shape == (2, 64, 192)
+    np.testing.assert_array_equal(patches[0, 1].reshape(8, 8, 3), frames[0, :8, 8:16])
+    np.testing.assert_array_equal(unpatchify(patches, 8), frames)

@@ -1,0 +1,246 @@
+"""The update: what it leaves alone, what it does not depend on, and what it is compiled for."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from agent.agent import make_agent
+from agent.config import AgentConfig
+from agent.learner import init_learner, make_update, update_key
+from agent.model import init_params, make_model, parameter_count
+from agent.owners import owners_of, path_names
+from continual.envs.interface import union
+from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, random_batch, tiny
+
+CUP_TASK, WALKER_TASK, CRAFTER_TASK = 0, 1, 2
+SIZES = {
+    "size1m": ((512, 64, 4, 4, 64), 640_867, 687_875),
+    "size12m": ((2048, 256, 16, 16, 256), 9_738_019, 10_498_259),
+    "size25m": ((3072, 384, 24, 24, 384), 21_782_947, 23_495_475),
+    "size50m": ((4096, 512, 32, 32, 512), 38_612_003, 41_658_259),
+    "size100m": ((6144, 768, 48, 48, 768), 86_622_499, 93_480_531),
+    "size200m": ((8192, 1024, 64, 64, 1024), 153_769_507, 165_965_075),
+    "size400m": ((12288, 1536, 96, 96, 1536), 345_473_059, 372_920_979),
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> AgentConfig:
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return make_model(config.model, ALL)
+
+
+@pytest.fixture(scope="module")
+def update(model, config):
+    return make_update(model, config)
+
+
+def learner(model, seed=0):
+    return init_learner(model, jax.random.key(seed))
+
+
+def leaves(tree):
+    return {
+        "/".join(path_names(path)): np.array(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def assert_same(a, b, where=""):
+    a, b = leaves(a), leaves(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=f"{where}{name}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("world", ["walker", "crafter"])
+def test_with_one_task_the_parameter_count_is_dreamerv3s(size, world):
+    (deter, hidden, classes, depth, units), walker, crafter = SIZES[size]
+    model = {"deter": deter, "hidden": hidden, "classes": classes, "depth": depth, "units": units}
+    config = AgentConfig.model_validate({"model": model})
+    interface = {"walker": WALKER, "crafter": CRAFTER}[world]
+    built = make_model(config.model, union({world: interface}))
+    params = jax.eval_shape(lambda key: init_params(built, key), jax.random.key(0))
+    assert parameter_count(params) == {"walker": walker, "crafter": crafter}[world]
+
+
+def test_a_task_that_is_added_adds_leaves_and_changes_none(config):
+    alone = make_model(config.model, union({"cup": CUP, "walker": WALKER}))
+    fewer, more = (
+        leaves(init_params(m, jax.random.key(3))) for m in (alone, make_model(config.model, ALL))
+    )
+    assert fewer.keys() < more.keys()
+    for name, leaf in fewer.items():
+        np.testing.assert_array_equal(leaf, more[name], err_msg=name)
+    assert all("image" in name or "crafter" in name for name in more.keys() - fewer.keys())
+
+
+def test_heads_of_equal_shape_start_differently(model):
+    params = init_params(model, jax.random.key(0))
+    first = lambda part: params[part]["mlp"]["layer0"]["linear"]["kernel"]
+    kernels = [np.array(first(part)) for part in ("rew", "con", "val", "pol")]
+    for i, a in enumerate(kernels):
+        assert all(not np.array_equal(a, b) for b in kernels[:i])
+
+
+def test_an_owner_absent_from_a_thousand_updates_keeps_everything_bit_for_bit(
+    model, config, update, rng
+):
+    state = learner(model)
+    for number in range(10):
+        tasks = [CRAFTER_TASK, CRAFTER_TASK, CUP_TASK, WALKER_TASK]
+        state, _, _ = update(state, random_batch(rng, config, tasks), update_key(0, number))
+    before = jax.tree.map(np.array, state)
+    absent = {"head:dmc.walker", *(f"slot:{s.name}" for s in WALKER.slots)}
+    batches = [random_batch(rng, config, [CRAFTER_TASK] * 2 + [CUP_TASK] * 2) for _ in range(4)]
+    for number in range(1000):
+        state, _, _ = update(state, batches[number % 4], update_key(0, 10 + number))
+    owners = owners_of(before.params)
+    for tree in ("params", "nu", "mu"):
+        get = lambda s, tree=tree: s.params if tree == "params" else getattr(s.optimiser, tree)
+        old, new = jax.tree.leaves(get(before)), jax.tree.leaves(get(state))
+        for owner, a, b in zip(owners, old, new, strict=True):
+            if owner in absent:
+                np.testing.assert_array_equal(a, b, err_msg=f"{tree} of {owner}")
+    for owner in absent:
+        assert int(state.optimiser.count[owner]) == int(before.optimiser.count[owner]) == 10
+    assert int(state.optimiser.count["shared"]) == 1010
+
+    # The first updates after the absence are no larger than if nothing had happened in between.
+    batch = random_batch(rng, config, [CRAFTER_TASK] * 2 + [WALKER_TASK] * 2)
+    step = lambda s: _largest_step(update, s, batch, absent)
+    assert step(state) <= 1.5 * step(jax.tree.map(jax.numpy.array, before))
+
+
+def _largest_step(update, state, batch, owners):
+    before = jax.tree.map(np.array, state.params)
+    after, _, _ = update(state, batch, update_key(1, 0))
+    moved = [
+        float(np.abs(np.array(b) - a).max())
+        for owner, a, b in zip(
+            owners_of(before),
+            jax.tree.leaves(before),
+            jax.tree.leaves(after.params),
+            strict=True,
+        )
+        if owner in owners
+    ]
+    return max(moved)
+
+
+def test_images_absent_by_structure_leave_the_image_code_alone(model, config, update, rng):
+    state = learner(model)
+    before = leaves(state)
+    batch = random_batch(rng, config, [CUP_TASK] * 2 + [WALKER_TASK] * 2)
+    assert batch.frames.shape[0] == 0
+    after = leaves(update(state, batch, update_key(0, 0))[0])
+    image = [name for name in before if "slot:image" in name and name.startswith("params")]
+    assert image
+    for name in image:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    assert int(after["optimiser/count/slot:image"]) == 0
+
+
+def test_what_absent_slots_and_heads_hold_changes_no_number(model, config, update, rng):
+    tasks = [CRAFTER_TASK, CRAFTER_TASK, CUP_TASK, WALKER_TASK]
+    batch = random_batch(rng, config, tasks, frames=4)  # two surplus rows of frames
+    kinds = list(ALL.tasks.values())
+    vectors, actions, previous = dict(batch.vectors), dict(batch.actions), dict(batch.previous)
+    for row, task in enumerate(tasks):
+        for slot in ALL.vectors:
+            if slot not in kinds[task].slots:
+                vectors[slot.name] = vectors[slot.name].copy()
+                vectors[slot.name][row] = np.nan
+        for head in ALL.heads:
+            if head not in kinds[task].heads:
+                actions[head.name] = actions[head.name].copy()
+                previous[head.name] = previous[head.name].copy()
+                actions[head.name][row] = previous[head.name][row] = np.nan
+    poisoned = batch.replace(vectors=vectors, actions=actions, previous=previous)
+    clean = update(learner(model), batch, update_key(0, 1))
+    dirty = update(learner(model), poisoned, update_key(0, 1))
+    assert_same(clean, dirty)
+
+
+def test_permuting_the_sequences_permutes_the_result(model, config, update, rng):
+    batch = random_batch(rng, config, [CUP_TASK, WALKER_TASK, CUP_TASK, WALKER_TASK])
+    order = np.array([2, 0, 3, 1])
+    shuffled = jax.tree.map(lambda x: x[order] if len(x) else x, batch)
+    state, handout, metrics = update(learner(model), batch, update_key(0, 2))
+    state2, handout2, metrics2 = update(learner(model), shuffled, update_key(0, 2))
+    np.testing.assert_array_equal(
+        np.array(handout.stored["latent.stoch"])[order], handout2.stored["latent.stoch"]
+    )
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], metrics2[name], rtol=2e-4, err_msg=name)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(state2.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_nothing_after_a_reset_depends_on_anything_before_it(model, config, update, rng):
+    batch = random_batch(rng, config, [CUP_TASK] * 4)
+    is_first = np.zeros_like(batch.is_first)
+    is_first[:, 2] = True
+    is_last = np.roll(is_first, -1, 1)
+    batch = batch.replace(is_first=is_first, is_last=is_last)
+    other = random_batch(rng, config, [CUP_TASK] * 4)
+    early = lambda a, b: np.concatenate([b[:, :2], a[:, 2:]], 1)
+    changed = batch.replace(
+        vectors={k: early(v, other.vectors[k]) for k, v in batch.vectors.items()},
+        actions={k: early(v, other.actions[k]) for k, v in batch.actions.items()},
+        previous=other.previous,
+        context=other.context,
+    )
+    stored = [update(learner(model), b, update_key(0, 3))[1].latent.deter for b in (batch, changed)]
+    np.testing.assert_array_equal(stored[0][:, 2:], stored[1][:, 2:])
+    assert not np.array_equal(stored[0][:, :2], stored[1][:, :2])
+
+
+def test_there_is_one_compilation_for_each_number_of_frames(model, config, update, rng):
+    state = learner(model)
+    mixes = ([0, 1, 0, 1], [1, 1, 1, 0], [2, 2, 0, 1], [2, 2, 1, 1], [0, 0, 0, 0])
+    known = set()
+    for tasks in mixes:
+        before = update._cache_size()
+        frames = tasks.count(CRAFTER_TASK)
+        state, _, _ = update(state, random_batch(rng, config, tasks), update_key(0, 0))
+        assert update._cache_size() == before or frames not in known
+        known.add(frames)
+
+
+def test_riders_that_never_act_leave_dreamerv3_bit_for_bit(rng):
+    dreamer = make_agent(tiny(acting="dreamer", riders={}), ALL)
+    passive = make_agent(tiny(acting="dreamer"), ALL)
+    states = [agent.init(jax.random.key(7)) for agent in (dreamer, passive)]
+    assert_same(states[0].learner, states[1].learner)
+    updates = [make_update(agent.model, agent.config) for agent in (dreamer, passive)]
+    learners = [state.learner for state in states]
+    rider, advance = states[1].riders["awac"], passive._rider_updates["awac"]
+    for number in range(20):
+        batch = random_batch(rng, passive.config, [2, 2, 0, 1])
+        learners[0], _, _ = updates[0](learners[0], batch, update_key(0, number))
+        learners[1], handout, _ = updates[1](learners[1], batch, update_key(0, number))
+        rider, _ = advance(rider, learners[1], batch, handout)
+    assert_same(learners[0], learners[1])
+
+
+def test_the_same_key_gives_the_same_update(model, config, update, rng):
+    batch = random_batch(rng, config, [2, 2, 0, 1])
+    first = update(learner(model), batch, update_key(0, 4))
+    assert_same(first, update(learner(model), batch, update_key(0, 4)))
+    other = update(learner(model), batch, update_key(0, 5))
+    assert not np.array_equal(first[1].latent.stoch, other[1].latent.stoch)
+
+
+def test_surplus_frames_are_as_if_they_were_not_there(model, config, update, rng):
+    batch = random_batch(rng, config, [2, 0, 1, 0], frames=2)
+    noisy = batch.replace(frames=np.concatenate([batch.frames[:1], 255 - batch.frames[1:]]))
+    clean = update(learner(model), batch, update_key(0, 6))
+    assert_same(clean, update(learner(model), noisy, update_key(0, 6)))

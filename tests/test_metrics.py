@@ -1,0 +1,257 @@
+"""Matrix and metrics against examples worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from eval.gate_behaviour import gate_behaviour, gate_when_judged, gate_while_living
+from eval.matrix import (
+    Cell,
+    cell,
+    cells,
+    clears_random,
+    evaluation_curve,
+    evaluations,
+    forgetting_matrix,
+    normalise,
+    random_cells,
+    rolling_mean,
+    training_curve,
+)
+from eval.metrics import (
+    average_performance,
+    average_performance_curve,
+    average_performance_seen,
+    average_seen_curve,
+    backward_transfer,
+    drops,
+    forgetting,
+    forgetting_from_best,
+)
+from eval.records import EpisodeRecord
+
+NAN = math.nan
+
+# Three tasks, one phase each. Worked on paper:
+#   end: (0.2 + 0.5 + 0.7) / 3;  own - end: 0.6, 0.4, 0;  best before the end - end: 0.7, 0.4
+R3 = np.array(
+    [
+        [0.0, 0.1, 0.0],
+        [0.8, 0.1, 0.0],
+        [0.9, 0.9, 0.1],
+        [0.2, 0.5, 0.7],
+    ]
+)
+TRAINED3, LEARNED3 = (0, 1, 2), (True, True, True)
+
+# Two tasks in turn, twice. Task 0: own ends 0.6 (phase 1) and 0.8 (phase 3), 0.7 at the end.
+R_CYCLES = np.array([[0.0, 0.0], [0.6, 0.0], [0.2, 0.5], [0.8, 0.1], [0.7, 0.9]])
+TRAINED_CYCLES = (0, 1, 0, 1)
+
+
+def record(**changes: object) -> EpisodeRecord:
+    fields: dict[str, object] = {
+        "split": "eval",
+        "eval_id": "1@100",
+        "when": "end",
+        "task": "a",
+        "variant": "",
+        "policy": "gated",
+        "action_mode": "mode",
+        "phase": 1,
+        "cycle": 1,
+        "phase_step": 100,
+        "env_steps": 100,
+        "agent_steps": 100,
+        "updates": 10,
+        "world": 0,
+        "episode": 0,
+        "seed": 0,
+        "return_": 1.0,
+        "length": 10,
+        "terminated": False,
+    }
+    return EpisodeRecord(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_average_performance_is_the_mean_of_the_last_row():
+    assert average_performance(R3).value == pytest.approx(1.4 / 3)
+    np.testing.assert_allclose(average_performance_curve(R3), [0.1 / 3, 0.3, 1.9 / 3, 1.4 / 3])
+
+
+def test_average_over_seen_tasks_ignores_those_to_come():
+    np.testing.assert_allclose(average_seen_curve(R3, TRAINED3), [NAN, 0.8, 0.9, 1.4 / 3])
+    assert average_performance_seen(R3[:2], TRAINED3).value == pytest.approx(0.8)
+
+
+def test_a_task_that_cannot_be_normalised_is_left_out_of_the_average_and_named():
+    R = R3.copy()
+    R[:, 1] = NAN
+    metric = average_performance(R)
+    assert metric.value == pytest.approx(0.45)
+    assert metric.left_out == {1: "not judged"}
+
+
+def test_forgetting_is_own_phase_end_minus_end_over_all_tasks():
+    assert forgetting(R3, TRAINED3, LEARNED3).value == pytest.approx((0.6 + 0.4 + 0.0) / 3)
+
+
+def test_forgetting_from_the_best_excludes_the_last_row_and_the_last_task():
+    metric = forgetting_from_best(R3, TRAINED3, LEARNED3)
+    assert metric.value == pytest.approx((0.7 + 0.4) / 2)
+    assert metric.left_out == {2: "trained last"}
+    improved = np.array([[0.0, 0.0], [0.5, 0.0], [0.7, 0.6]])
+    assert forgetting_from_best(improved, (0, 1), (True, True)).value == pytest.approx(-0.2)
+
+
+def test_forgetting_from_the_best_counts_from_the_first_training_on():
+    lucky_before = np.array([[0.9, 0.0, 0.0], [0.3, 0.9, 0.0], [0.2, 0.5, 0.0], [0.2, 0.4, 0.5]])
+    # Task 1 stood at 0.9 after phase 1 but is first trained in phase 2, where it ends at 0.5.
+    metric = forgetting_from_best(lucky_before, TRAINED3, LEARNED3)
+    assert metric.value == pytest.approx(((0.3 - 0.2) + (0.5 - 0.4)) / 2)
+
+
+def test_backward_transfer_is_the_negative_of_forgetting_when_each_task_has_one_phase():
+    assert backward_transfer(R3, TRAINED3).value == pytest.approx(-(0.6 + 0.4) / 2)
+
+
+def test_with_cycles_the_own_end_is_the_last_and_backward_transfer_starts_at_the_first():
+    learned = (True,) * 4
+    assert forgetting(R_CYCLES, TRAINED_CYCLES, learned).value == pytest.approx((0.1 + 0.0) / 2)
+    # First ends: 0.6 -> 0.7 and 0.5 -> 0.9.
+    assert backward_transfer(R_CYCLES, TRAINED_CYCLES).value == pytest.approx((0.1 + 0.4) / 2)
+    # Bests before the end: 0.8 and 0.5.
+    best = forgetting_from_best(R_CYCLES, TRAINED_CYCLES, learned).value
+    assert best == pytest.approx((0.1 - 0.4) / 2)
+
+
+def test_drops_give_every_training_phase_its_own_row():
+    expected = [
+        [NAN, 0.0, 0.4, -0.2, -0.1],
+        [NAN, NAN, 0.0, 0.4, -0.4],
+        [NAN, NAN, NAN, 0.0, 0.1],
+        [NAN, NAN, NAN, NAN, 0.0],
+    ]
+    np.testing.assert_allclose(drops(R_CYCLES, TRAINED_CYCLES), expected, atol=1e-12)
+
+
+def test_a_task_that_was_not_learned_has_no_forgetting():
+    metric = forgetting(R3, TRAINED3, (True, False, True))
+    assert metric.value == pytest.approx((0.6 + 0.0) / 2)
+    assert "not learned" in metric.left_out[1]
+    assert forgetting_from_best(R3, TRAINED3, (True, False, True)).value == pytest.approx(0.7)
+
+
+def test_a_task_of_which_learning_cannot_be_told_still_counts():
+    assert forgetting(R3, TRAINED3, (None,) * 3).value == pytest.approx(1.0 / 3)
+
+
+def test_what_is_undefined_is_nan_and_says_why():
+    after_one_phase = forgetting_from_best(R3[:2], TRAINED3, LEARNED3)
+    assert math.isnan(after_one_phase.value)
+    assert "trained last" in after_one_phase.reason
+    last_alone = forgetting(R3[:2], TRAINED3, LEARNED3)
+    assert math.isnan(last_alone.value)
+    assert "0 by construction" in last_alone.reason
+    nothing_learned = forgetting(R3, TRAINED3, (False,) * 3)
+    assert math.isnan(nothing_learned.value)
+    assert "not learned" in nothing_learned.reason
+
+
+def test_normalising_puts_random_at_zero_and_the_highest_return_at_one():
+    R = np.array([[40.0, 2.0], [1000.0, 12.0], [520.0, 22.0]])
+    z = normalise(R, np.array([40.0, 2.0]), np.array([1000.0, 22.0]))
+    np.testing.assert_allclose(z, [[0, 0], [1, 0.5], [0.5, 1]])
+
+
+def test_a_task_whose_range_has_no_width_is_nan_rather_than_zero():
+    z = normalise(np.array([[3.0, 1.0]]), np.array([5.0, 0.0]), np.array([5.0, 2.0]))
+    np.testing.assert_array_equal(z, [[NAN, 0.5]])
+
+
+def test_learning_must_clear_the_random_agent_beyond_chance():
+    random = Cell(10.0, 3.0, 9)  # standard error 1
+    # With an own standard error of 0 the threshold is 12.
+    assert clears_random(Cell(12.1, 0.0, 9), random) is True
+    assert clears_random(Cell(11.9, 0.0, 9), random) is False
+    assert clears_random(Cell(), random) is None
+    assert clears_random(Cell(12.0, NAN, 1), Cell(11.0, NAN, 1)) is True
+
+
+def test_a_cell_holds_mean_sample_spread_and_count():
+    assert cell([1.0, 2.0, 3.0]) == Cell(2.0, 1.0, 3)
+    assert math.isnan(cell([1.0]).sd)
+    assert cell([]).n == 0
+
+
+def test_matrix_takes_phase_ends_of_one_policy_and_mode_and_leaves_the_rest_blank():
+    records = [
+        record(when="before", phase=0, eval_id="0@0", return_=0.5),
+        record(return_=3.0),
+        record(return_=5.0, episode=1),
+        record(task="b", phase=2, eval_id="2@100", return_=7.0),
+        record(when="inside", eval_id="1@50", phase_step=50, return_=100.0),
+        record(policy="dreamer_actor", return_=100.0),
+        record(action_mode="sampled", return_=100.0),
+        record(variant="heavy", return_=100.0),
+        record(cut=True, return_=100.0),
+        record(split="train", eval_id="", when="", action_mode="sampled", return_=100.0),
+    ]
+    rows = cells(evaluations(records), ["a", "b"], 2, "gated", "mode")
+    expected = [[0.5, NAN], [4.0, NAN], [NAN, 7.0]]
+    np.testing.assert_array_equal(forgetting_matrix(rows), expected)
+    assert rows[1][0].n == 2
+
+
+def test_random_level_comes_from_the_random_policy_before_training():
+    records = [
+        record(policy="random", action_mode="sampled", when="before", phase=0, return_=r)
+        for r in (1.0, 3.0)
+    ]
+    level, missing = random_cells(evaluations([*records, record()]), ["a", "b"])
+    assert (level.mean, level.n) == (2.0, 2)
+    assert missing.n == 0
+
+
+def test_curves_hold_every_evaluation_by_time_and_whole_training_episodes():
+    records = [
+        record(when="inside", eval_id="1@50", env_steps=50, return_=1.0),
+        record(env_steps=100, return_=2.0),
+        record(split="train", when="", eval_id="", env_steps=30, return_=9.0),
+        record(split="train", when="", eval_id="", env_steps=40, return_=0.1, cut=True),
+    ]
+    curve = evaluation_curve(evaluations(records), "a", "gated", "mode")
+    assert [(t, c.mean) for t, c in curve] == [(50, 1.0), (100, 2.0)]
+    assert [e.return_ for e in training_curve(records, "a")] == [9.0]
+
+
+def test_rolling_mean_uses_what_there_is_at_the_start():
+    np.testing.assert_allclose(rolling_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2), [1, 2, 4, 6])
+
+
+def test_gate_means_weigh_every_decision_alike():
+    long = record(gate={"n": 90, "p": 9.0, "chosen": 0, "entropy_gap": 45.0})
+    short = record(gate={"n": 10, "p": 10.0, "chosen": 10, "entropy_gap": -5.0})
+    g = gate_behaviour([long, short, record()])
+    assert (g.decisions, g.p, g.chosen, g.entropy_gap) == (100, 0.19, 0.1, 0.4)
+    assert math.isnan(g.divergence)
+    assert gate_behaviour([]).decisions == 0
+
+
+def test_gate_is_told_apart_by_phase_task_and_way_of_acting():
+    lived = {"split": "train", "when": "", "eval_id": "", "action_mode": "sampled"}
+    half, all_ = {"n": 10, "p": 5.0, "chosen": 5}, {"n": 10, "p": 9.0, "chosen": 10}
+    records = [
+        record(**lived, gate=half, cut=True),
+        record(**lived, phase=2, task="b", gate=all_),
+        record(gate=all_),
+        record(task="b", action_mode="sampled", gate=half),
+        record(when="inside", gate=half),
+    ]
+    assert [g.chosen for g in gate_while_living(records, 2)] == [0.5, 1.0]
+    judged = gate_when_judged(records, ["a", "b"], 2, "mode")
+    assert judged[1][0].chosen == 1.0
+    assert [g.decisions for row in judged for g in row] == [0, 0, 10, 0, 0, 0]

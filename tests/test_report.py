@@ -1,0 +1,310 @@
+"""A run folder becomes a page: what it must say, and what it must refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from continual.errors import UserError
+from eval import report, wording
+from eval.findings import find
+from eval.matrix import clears_random
+from eval.plots import cell_colours
+from eval.run_folder import load_run
+from tests.synthetic_run import CRAFTER, CUP, STEPS, WALKER, SyntheticRun
+
+
+class Page(HTMLParser):
+    """Collects the text of a page, and checks that what is opened is closed and ids are unique."""
+
+    VOID = frozenset({"meta", "br", "wbr", "link", "img", "input", "hr"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        assert not self.open, f"never closed: {self.open}"
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "data"):
+                self.addresses.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return SyntheticRun(tmp_path_factory.mktemp("runs") / "synthetic").write()
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return report.write_report(run).read_text(encoding="utf-8")
+
+
+def page_of(folder: Path, **settings: object) -> Page:
+    run = SyntheticRun(folder, **settings).write()  # type: ignore[arg-type]
+    return Page(report.write_report(run).read_text(encoding="utf-8"))
+
+
+def test_page_begins_with_the_answer_in_three_sentences_of_its_own_numbers(run: Path, html: str):
+    f = find(load_run(run))
+    sentences = wording.answer(f)
+    text = Page(html).text
+    assert len(sentences) == 3
+    assert all(sentence in text for sentence in sentences)
+    assert text.index(sentences[0]) < text.index("Forgetting matrix")
+    cup = f.outcomes[0]
+    assert f"{wording.number(cup.own.mean)} on {CUP}" in sentences[0]
+    assert "3 of 3 tasks ended above the random agent" in sentences[0]
+    assert f"{CUP} lost {wording.percent(cup.forgotten)}" in sentences[1]
+    assert f"{wording.percent(f.lived[0].chosen)} of decisions (phase 1, {CUP})" in sentences[2]
+
+
+def test_forgotten_share_is_the_lost_part_of_the_gain_over_random(run: Path):
+    f = find(load_run(run))
+    cup, walker, crafter = f.outcomes
+    random = f.scales[0].zero
+    own, final = f.returns[1, 0], f.returns[3, 0]
+    assert cup.forgotten == pytest.approx((own - final) / (own - random))
+    assert 0 < walker.forgotten < cup.forgotten
+    assert math.isnan(crafter.forgotten)
+    assert crafter.reason == "trained last"
+
+
+def test_page_needs_nothing_from_outside_and_is_well_formed(html: str):
+    page = Page(html)
+    assert all(a.startswith("#") or a in ("summary.json", "matrix.csv") for a in page.addresses)
+    assert len(page.ids) == len(set(page.ids))
+    assert "@import" not in html
+    assert "<metadata" not in html
+    assert "<script" not in html
+    assert len(html.encode()) < 5_000_000
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+
+def test_same_records_give_the_same_bytes(run: Path, html: str):
+    again = report.write_report(run)
+    assert again.read_text(encoding="utf-8") == html
+    assert sorted(p.name for p in again.parent.iterdir()) == [
+        "index.html",
+        "matrix.csv",
+        "summary.json",
+    ]
+
+
+def test_matrix_file_holds_the_raw_returns_of_every_policy(run: Path, html: str):
+    text = (run / "report" / "matrix.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    f = find(load_run(run))
+    headline = [r for r in rows if (r["policy"], r["action_mode"]) == ("gated", "mode")]
+    assert [r["trained"] for r in headline] == ["", CUP, WALKER, CRAFTER]
+    values = [[float(r[task]) for task in (CUP, WALKER, CRAFTER)] for r in headline]
+    np.testing.assert_array_equal(values, f.returns)
+    assert {r["policy"] for r in rows} == {"gated", "dreamer_actor", "awac_actor", "random"}
+    later_random = [r for r in rows if r["policy"] == "random" and r["phase"] == "2"]
+    assert later_random[0][CUP] == ""
+
+
+def test_summary_file_is_strict_json_of_all_numbers(run: Path, html: str):
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is not JSON")
+
+    text = (run / "report" / "summary.json").read_text(encoding="utf-8")
+    summary = json.loads(text, parse_constant=refuse)
+    assert summary["status"] == "finished"
+    assert summary["headline"] == {"policy": "gated", "action_mode": "mode"}
+    f = find(load_run(run))
+    assert summary["metrics"][2]["value"] == f.metrics[2].value
+    assert summary["metrics"][3]["left_out"] == {CRAFTER: "trained last"}
+    assert len(summary["curves"][WALKER]["awac_actor"]) == 1 + 3 * 5
+    assert summary["average_performance_seen"][0] is None
+
+
+def test_matrix_outlines_the_trained_task_and_colours_only_what_was_trained(run: Path):
+    table = report.matrix_cells(find(load_run(run)))
+    assert [[c.own for c in row] for row in table] == [
+        [False] * 3,
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+    assert [[bool(c.style) for c in row] for row in table] == [
+        [False] * 3,
+        [True, False, False],
+        [True, True, False],
+        [True] * 3,
+    ]
+
+
+def test_colour_follows_the_normalised_return_so_that_small_scales_do_not_vanish(run: Path):
+    f = find(load_run(run))
+    crafter = report.matrix_cells(f)[3][2]
+    assert crafter.style.startswith(f"background:{cell_colours(f.normalised[3, 2])[0]}")
+    assert cell_colours(-1.0) == cell_colours(0.0) != cell_colours(1.0)
+
+
+def test_unfinished_run_gets_a_page_that_says_so(tmp_path: Path):
+    page = page_of(tmp_path / "run", finished=1)
+    assert "unfinished: phase 2 of 3" in page.text
+    f = find(load_run(tmp_path / "run"))
+    assert f.last == 1
+    assert "cannot be measured" in wording.answer(f)[1]
+    assert f.run.spans[-1].stop == STEPS + 20_000
+
+
+def test_run_that_has_only_begun_gets_a_page(tmp_path: Path):
+    page = page_of(tmp_path / "run", finished=0)
+    assert "unfinished: phase 1 of 3" in page.text
+    assert "No phase of the 3 has been judged" in page.text
+
+
+def test_run_without_any_record_gets_a_page(tmp_path: Path):
+    run = SyntheticRun(tmp_path / "run").write()
+    for file in (run / "records").iterdir():
+        file.unlink()
+    page = Page(report.write_report(run).read_text(encoding="utf-8"))
+    assert "unfinished: phase 1 of 3" in page.text
+
+
+@pytest.mark.parametrize(
+    ("policies", "says"),
+    [
+        (("dreamer_actor",), "no gate: the Dreamer actor took every decision"),
+        (("random",), "no gate: the random agent took every decision"),
+    ],
+)
+def test_variants_without_a_gate_speak_of_none(
+    tmp_path: Path, policies: tuple[str, ...], says: str
+):
+    page = page_of(tmp_path / "run", policies=policies)
+    assert says in page.text
+    assert "What the gate did" not in page.text
+    assert find(load_run(tmp_path / "run")).headline == policies[0]
+
+
+def test_a_random_agent_learns_nothing_and_forgets_nothing(tmp_path: Path):
+    run = SyntheticRun(tmp_path / "run", policies=("random",)).write()
+    f = find(load_run(run))
+    assert any(clears_random(o.own, o.random) for o in f.outcomes), "chance lifts none: new seed"
+    assert f.learned == (False, False, False)
+    assert math.isnan(f.metrics[2].value)
+    assert "0 of 3 tasks" in wording.answer(f)[0]
+
+
+def test_returning_tasks_get_a_table_of_later_losses_and_judged_tasks_a_column(tmp_path: Path):
+    page = page_of(tmp_path / "run", plan=(CUP, CRAFTER, CUP, CRAFTER), judged=(WALKER,))
+    assert "What each phase's task had lost later" in page.text
+    f = find(load_run(tmp_path / "run"))
+    assert f.run.tasks == (CUP, CRAFTER, WALKER)
+    assert f.outcomes[2].reason == "not trained yet"
+    assert f.outcomes[0].phase == 3
+
+
+def test_a_task_without_a_return_range_is_not_normalised_and_says_so(tmp_path: Path):
+    page = page_of(tmp_path / "run", plan=(CUP,), judged=("toy/unknown",))
+    assert "curriculum.yaml gives no return range" in page.text
+    f = find(load_run(tmp_path / "run"))
+    assert np.isnan(f.normalised[:, 1]).all()
+    assert not math.isnan(f.metrics[0].value)
+    assert f.metrics[0].left_out[1]
+
+
+def test_names_from_files_are_escaped(tmp_path: Path):
+    run = SyntheticRun(
+        tmp_path / "run", plan=(CUP,), episodes=2, name="<script>alert(1)</script>"
+    ).write()
+    html = report.write_report(run).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_door_prints_the_page_and_exits_0(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert report.main([str(run)]) == 0
+    assert capsys.readouterr().out == f"{run / 'report' / 'index.html'}\n"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        ("config.yaml missing", "no config.yaml"),
+        ("config.yaml: [1, 2]", "config.yaml: found list, expected keys and values"),
+        ("config.yaml: a: [", "config.yaml:1: not YAML"),
+        ("curriculum.yaml: phases: []", "expected a list of phases"),
+        ("curriculum.yaml: phases: [{task: 3}]", "phases[0]"),
+        ("versions.json: {", "versions.json:1: not JSON"),
+        ("records/episodes.jsonl: nonsense\n", "episodes.jsonl:1: not a EpisodeRecord"),
+    ],
+)
+def test_odd_folders_are_refused_in_one_line(
+    tmp_path: Path, spoil: str, says: str, capsys: pytest.CaptureFixture[str]
+):
+    run = SyntheticRun(tmp_path / "run", plan=(CUP,), episodes=1).write()
+    file, _, text = spoil.partition(": ")
+    if text:
+        (run / file).write_text(text)
+    else:
+        (run / file.removesuffix(" missing")).unlink()
+    assert report.main([str(run)]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+def test_missing_folder_names_the_nearest_one(run: Path):
+    with pytest.raises(UserError, match="did you mean 'synthetic'"):
+        load_run(run.parent / "syntetic")
+
+
+def test_records_of_another_curriculum_are_refused(tmp_path: Path):
+    run = SyntheticRun(tmp_path / "run", plan=(CUP, WALKER), episodes=1).write()
+    text = (run / "curriculum.yaml").read_text()
+    (run / "curriculum.yaml").write_text(text.replace(WALKER, "dmc/walker_run"))
+    with pytest.raises(UserError, match=r"episodes\.jsonl:\d+: task 'dmc/walker_walk', not in"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (951.4, "951"),
+        (99.6, "100"),
+        (12.34, "12.3"),
+        (0.424, "0.42"),
+        (-3.0, "−3.00"),
+        (-0.001, "0.00"),
+    ],
+)
+def test_numbers_keep_three_digits_at_any_scale(value: float, written: str):
+    assert wording.number(value) == written
+    assert wording.number(math.nan) == "–"
