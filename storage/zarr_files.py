@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -67,10 +67,12 @@ def check_capacity(folder: Path, capacity: int) -> None:
 
 
 def drop_other_streams(folder: Path, names: Iterable[str]) -> None:
-    """Delete the groups of all streams but those named."""
+    """Delete the groups of all streams but those named, and all files that are half written."""
     for path in sorted(folder.glob("phase_*")):
         if path.name not in set(names):
             shutil.rmtree(path)
+    for path in folder.rglob(f"*{PARTIAL}"):
+        path.unlink()
 
 
 def stream_name(phase: int, task: str) -> str:
@@ -131,9 +133,7 @@ class StreamFiles:
         self.oldest = max(self.oldest, block)
 
     def delete_from(self, block: int) -> None:
-        """Delete the chunks of `block` and all later ones, and what was left half written."""
-        for path in self.folder.rglob(f"*{PARTIAL}"):
-            path.unlink()
+        """Delete the chunks of `block` and all later ones."""
         for path in self._chunks():
             if _block_of(path) >= block:
                 path.unlink()
@@ -147,10 +147,10 @@ class StreamFiles:
         if self.published == (rows, first_row):
             return
         group = zarr.open_group(self.folder, mode="r+", use_consolidated=False)
-        for _, array in group.arrays():
+        for name, array in _arrays(self.folder, "r+").items():
             if array.shape[1] != rows:
                 array.resize((self.worlds, rows, *array.shape[2:]))
-                self.unsynced.add(self.folder / array.basename / "zarr.json")
+                self.unsynced.add(self.folder / name / "zarr.json")
         group.attrs.update({"rows": rows, "first_row": first_row})
         _consolidate(self.folder)
         self.unsynced.add(self.folder / "zarr.json")
@@ -215,20 +215,29 @@ def open_stream_files(folder: Path) -> StreamFiles:
     """
     try:
         group = zarr.open_group(folder, mode="r", use_consolidated=False)
-        arrays = dict(group.arrays())
+        arrays = _arrays(folder, "r")
         rows, first_row = int(group.attrs["rows"]), int(group.attrs["first_row"])  # type: ignore[arg-type]
         worlds, length = next(iter(arrays.values())).chunks[:2]
     except (OSError, KeyError, ValueError, StopIteration) as error:
         raise UserError(
             f"{folder}: expected the zarr group of a stream, found none to read ({error!r})"
         ) from error
-    schema = {name: Column(a.shape[2:], str(a.dtype)) for name, a in sorted(arrays.items())}
+    schema = {name: Column(a.shape[2:], str(a.dtype)) for name, a in arrays.items()}
     files = StreamFiles(folder, schema, worlds, length)
     # A commit that was cut short may have left arrays of different lengths: publish anew.
     consistent = {a.shape[1] for a in arrays.values()} == {rows}
     files.published = (rows, first_row) if consistent else (-1, -1)
     files.oldest = min((_block_of(p) for p in files._chunks()), default=0)
     return files
+
+
+def _arrays(folder: Path, mode: Literal["r", "r+"]) -> dict[str, zarr.Array]:
+    """The arrays of a group, sorted by name.
+
+    Zarr's own listing fails on the half-written file that a kill leaves in the group's folder.
+    """
+    found = sorted(path.parent for path in folder.glob("*/zarr.json"))
+    return {path.name: zarr.open_array(path, mode=mode) for path in found}
 
 
 def _write_whole(path: Path, values: np.ndarray, *, durable: bool) -> None:

@@ -588,6 +588,24 @@ def test_a_folder_whose_making_was_cut_short_is_made(folder):
     open_at(folder).close()
 
 
+@pytest.mark.parametrize("where", [".", WALKER.name, f"{WALKER.name}/reward"])
+def test_what_a_kill_left_half_written_stops_nobody_and_is_swept(folder, where):
+    replay = open_at(folder)
+    fill(replay, WALKER, WALKER_SCHEMA, 70)
+    cursor = replay.commit()
+    replay.close()
+    (folder / where / "zarr.0a1b.partial").write_bytes(b'{"zarr_form')
+    assert zarr.open_group(folder / WALKER.name, mode="r")["reward"].shape == (1, 70)
+    replay = open_at(folder)
+    replay.rewind(cursor)
+    assert seen_steps(replay) == set(range(70))
+    fill(replay, WALKER, WALKER_SCHEMA, 70)
+    replay.commit()
+    assert zarr.open_group(folder / WALKER.name, mode="r")["reward"].shape == (1, 140)
+    assert not list(folder.rglob("*.partial"))
+    replay.close()
+
+
 def test_a_replay_goes_on_only_with_its_capacity_its_latents_and_its_tasks(folder):
     replay = open_at(folder)
     fill(replay, WALKER, WALKER_SCHEMA, 5)
