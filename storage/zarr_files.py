@@ -231,7 +231,7 @@ def open_stream_files(folder: Path) -> StreamFiles:
     return files
 
 
-def _arrays(folder: Path, mode: Literal["r", "r+"]) -> dict[str, zarr.Array]:
+def _arrays(folder: Path, mode: Literal["r", "r+"]) -> dict[str, zarr.Array[Any]]:
     """The arrays of a group, sorted by name.
 
     Zarr's own listing fails on the half-written file that a kill leaves in the group's folder.
