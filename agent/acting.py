@@ -7,6 +7,7 @@ code, and a world that the agent has not met costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
+from agent import distributions as dist
 from agent import gate as gates
 from agent import noise
-from agent.config import ConfidenceGate, FixedGate
+from agent.config import GateConfig, ScoredGate
+from agent.device_batch import pack_latent
 from agent.heads import PolicyDist, mode_actions, sample_actions
 from agent.model import Model
-from agent.rssm import Latent, initial_latent, pack_latent, sample
+from agent.rssm import Latent, initial_latent, sample
 from continual.envs.interact import Seen
 from continual.envs.interface import IMAGE, Interface
 
@@ -35,10 +38,14 @@ class PolicyState:
     Attributes:
       latent: [N, …].
       action: head -> [N, A], the previous action as numbers.
+      chosen: whether the partner acted, [N].
+      age: decisions made under that choice, [N].
     """
 
     latent: Latent
     action: dict[str, Float[Array, "N A"]]
+    chosen: Bool[Array, " N"]
+    age: Int[Array, " N"]
 
 
 Act = Callable[..., tuple[PolicyState, dict[str, Array], dict[str, Array]]]
@@ -47,14 +54,17 @@ Act = Callable[..., tuple[PolicyState, dict[str, Array], dict[str, Array]]]
 def make_act(
     model: Model,
     interface: Interface,
-    gate: ConfidenceGate | FixedGate | None,
+    gate: GateConfig | None,
     action_mode: ActionMode,
+    *,
+    draws_as_partner: bool = False,
 ) -> Act:
     """The jitted decision: (params, actor, partner, state, observation, is_first, draw, key) ->
     (state, stored actions, what to record).
 
     `actor` and `partner` are the parameters of two policies; without a gate `partner` is None and
-    the actor acts alone, with the very draws that it would have with a gate.
+    the actor acts alone, with the very draws that it would have with a gate: those of the first
+    policy or, with `draws_as_partner`, of the second.
 
     In mode `mode` actions are the distributions' modes and the partner acts where p > 1/2. The
     latent is sampled in both modes, for samples are what the policies were trained on; its draw is
@@ -87,20 +97,31 @@ def make_act(
         decide = partial(_decide, interface, action_mode)
         policy_of = lambda p: model.actor.apply({"params": p}, latent.feature, names)
         pi = policy_of(actor)
-        actions, info = decide(pi, action_keys), {}
+        actions, info = decide(pi, partner_keys if draws_as_partner else action_keys), {}
+        chosen, age = state.chosen, state.age
         if gate is not None:
             pi_partner = policy_of(partner)
-            verdict = gates.judge(pi, pi_partner, gate)
-            uniform = noise.uniform(gate_keys, ()) if action_mode == "sampled" else None
-            chosen = gates.choose(verdict.p, uniform)
+            evidence = _evidence(model, gate, pi, pi_partner)
+            if gate.kind == "surprise":
+                nats = dist.categorical_kl(posterior, rssm("prior_of", deter)).sum(-1)
+                evidence = replace(evidence, surprise=nats)
+            verdict = gates.judge(evidence, gate)
+            draws = action_mode == "sampled" or gate.kind == "random"
+            uniform = noise.uniform(gate_keys, ()) if draws else None
+            drawn = gates.choose(verdict.p, uniform)
+            chosen, age = gates.hold(drawn, chosen, age, is_first, gate.hold)
             theirs = decide(pi_partner, partner_keys)
             actions = {n: jnp.where(chosen[:, None], theirs[n], a) for n, a in actions.items()}
             info = {
                 "gate.p": verdict.p,
+                "gate.p_raw": verdict.p_raw,
                 "gate.chosen": chosen.astype(jnp.float32),
+                "gate.entropy": evidence.entropy,
+                "gate.entropy_partner": evidence.entropy_partner,
                 "gate.entropy_gap": verdict.entropy_gap,
-                "gate.divergence": verdict.divergence,
+                "gate.divergence": evidence.divergence,
                 "gate.penalty": verdict.penalty,
+                "gate.disagrees": verdict.disagrees.astype(jnp.float32),
             }
         stored = {
             h.name: actions[h.name]
@@ -108,9 +129,20 @@ def make_act(
             else actions[h.name].argmax(-1).astype(jnp.int32)
             for h in interface.heads
         }
-        return PolicyState(latent, actions), stored, info | pack_latent(latent)
+        return PolicyState(latent, actions, chosen, age), stored, info | pack_latent(latent)
 
     return jax.jit(act)
+
+
+def _evidence(
+    model: Model, gate: GateConfig, pi: PolicyDist, partner: PolicyDist
+) -> gates.Evidence:
+    unimix = model.config.actor_unimix
+    if not isinstance(gate, ScoredGate):
+        return gates.compare(pi, partner, unimix=unimix)
+    return gates.compare(
+        pi, partner, divergence=gate.divergence, entropy=gate.entropy, unimix=unimix
+    )
 
 
 def _encode(
@@ -174,6 +206,8 @@ class AgentPolicy:
         return PolicyState(
             initial_latent(self._model.config, n),
             {h.name: jnp.zeros((n, h.size)) for h in self._interface.heads},
+            jnp.zeros(n, bool),
+            jnp.zeros(n, jnp.int32),
         )
 
     def act(

@@ -13,11 +13,13 @@ from flax import struct
 from jaxtyping import PRNGKeyArray
 
 from agent.acting import Act, ActionMode, AgentPolicy, make_act
-from agent.config import AgentConfig, ConfidenceGate, FixedGate
+from agent.config import AgentConfig, GateConfig, RandomGate
 from agent.device_batch import latent_schema, to_train_batch
 from agent.learner import LearnerState, Metrics, Update, init_learner, make_update
 from agent.model import Model, make_model
-from agent.riders import RiderState, RiderUpdate, init_rider, make_rider_update
+from agent.networks import key_of
+from agent.riders import make_rider
+from agent.riders.rider import Rider, RiderState
 from continual.envs.interact import Policy
 from continual.envs.interface import Interface, Union
 from continual.envs.random_policy import RandomPolicy
@@ -43,7 +45,7 @@ class Learnt:
 
     Attributes:
       latents: `latent.*` columns [B, T, …] to be written back to replay.
-      metrics: scalars still on the device; `loss/…`, and `riders/<name>/…`.
+      metrics: still on the device; `loss/…`, and `riders/<name>/…`.
     """
 
     latents: Mapping[str, np.ndarray]
@@ -58,20 +60,15 @@ class Agent:
     union: Union
     model: Model
     _update: Update
-    _rider_updates: Mapping[str, RiderUpdate]
-    _acts: dict[tuple[Interface, Any, str], Act] = field(default_factory=dict)
+    riders: Mapping[str, Rider]
+    _acts: dict[tuple[Interface, str, str, bool], Act] = field(default_factory=dict)
 
     def init(self, key: PRNGKeyArray) -> AgentState:
         learner_key, rider_key = jax.random.split(key)
         learner = init_learner(self.model, learner_key)
         riders = {
-            name: init_rider(
-                self.model,
-                rider,
-                learner.params["pol"],
-                jax.random.fold_in(rider_key, index),
-            )
-            for index, (name, rider) in enumerate(sorted(self.config.riders.items()))
+            name: rider.init(key_of(rider_key, name), learner.params["pol"])
+            for name, rider in self.riders.items()
         }
         return AgentState(learner, riders)
 
@@ -80,16 +77,19 @@ class Agent:
     ) -> tuple[AgentState, Learnt]:
         """One update of DreamerV3, then one of each rider. Consumes `state` and `key`."""
         data = to_train_batch(self.union, self.config.model, batch)
+        rider_keys = {name: key_of(key, name) for name in self.riders}
         learner, handout, metrics = self._update(state.learner, data, key)
-        riders = {}
+        riders, means, by_task = {}, dict(metrics.means), dict(metrics.by_task)
         # Riders learn from features: without frames there is one compilation for all batches.
         rows = dataclasses.replace(data, frames=data.frames[:0])
-        for name, rider in state.riders.items():
-            riders[name], own = self._rider_updates[name](rider, learner, rows, handout)
-            metrics |= {f"riders/{name}/{k}": v for k, v in own.items()}
-        return AgentState(learner, riders), Learnt(
-            jax.tree.map(np.asarray, handout.stored), metrics
-        )
+        for name, rider in self.riders.items():
+            riders[name], own = rider.update(
+                state.riders[name], learner, rows, handout, rider_keys[name]
+            )
+            means |= {f"riders/{name}/{k}": v for k, v in own.means.items()}
+            by_task |= {f"riders/{name}/{k}": v for k, v in own.by_task.items()}
+        stored = jax.tree.map(np.asarray, handout.stored)
+        return AgentState(learner, riders), Learnt(stored, Metrics(means, by_task))
 
     @property
     def latents(self) -> Schema:
@@ -104,7 +104,9 @@ class Agent:
 
     def policies(self) -> tuple[str, ...]:
         """Names of the policies that can be judged, the one that lives first."""
-        alone = ("dreamer_actor", *(f"{name}_actor" for name in self.config.riders))
+        alone = tuple(f"{name}_actor" for name in self.config.riders)
+        if self.config.critic == "imagined":  # without imagination the actor learns nothing
+            alone = ("dreamer_actor", *alone)
         if self.config.acting == "random":
             return ("random",)
         return ("gated", *alone) if self.config.acting == "gated" else alone
@@ -125,6 +127,8 @@ class Agent:
           seed: of its random draws.
         """
         gate = self.config.gate if name == "gated" else None
+        if isinstance(gate, RandomGate):
+            gate = gate.of(task)
         interface = self.union.tasks[task]
 
         def parameters() -> tuple[Mapping[str, Any], Any, Any]:
@@ -136,18 +140,23 @@ class Agent:
                 return params, params["pol"], None
             return params, now.riders[name.removesuffix("_actor")].params, None
 
-        act = self._compiled(interface, gate, action_mode)
+        is_rider = name not in ("gated", "dreamer_actor")
+        act = self._compiled(interface, gate, action_mode, draws_as_partner=is_rider)
         return AgentPolicy(self.model, interface, act, parameters, seed)
 
     def _compiled(
         self,
         interface: Interface,
-        gate: ConfidenceGate | FixedGate | None,
+        gate: GateConfig | None,
         action_mode: ActionMode,
+        *,
+        draws_as_partner: bool,
     ) -> Act:
-        key = (interface, gate, action_mode)
+        key = (interface, repr(gate), action_mode, draws_as_partner)
         if key not in self._acts:
-            self._acts[key] = make_act(self.model, interface, gate, action_mode)
+            self._acts[key] = make_act(
+                self.model, interface, gate, action_mode, draws_as_partner=draws_as_partner
+            )
         return self._acts[key]
 
 
@@ -155,6 +164,6 @@ def make_agent(config: AgentConfig, union: Union) -> Agent:
     """Build the agent for a union of interfaces; compiles nothing yet."""
     model = make_model(config.model, union)
     riders = {
-        name: make_rider_update(model, config, rider) for name, rider in config.riders.items()
+        name: make_rider(model, config, rider) for name, rider in sorted(config.riders.items())
     }
     return Agent(config, union, model, make_update(model, config), riders)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Entropy = Literal["by_classes", "min_max"]
+Divergence = Literal["mean", "sum"]
 
 
 class Section(BaseModel):
@@ -50,6 +52,8 @@ class ModelConfig(Section):
     def _divisible(self) -> ModelConfig:
         if self.deter % self.blocks:
             raise ValueError(f"deter={self.deter} is not divisible by blocks={self.blocks}")
+        if self.image_code == "conv" and 4 * self.depth % self.blocks:
+            raise ValueError(f"4 * depth={4 * self.depth} is not divisible by blocks={self.blocks}")
         if 64 % self.patch:
             raise ValueError(f"patch={self.patch} does not divide the image's 64 pixels")
         return self
@@ -78,7 +82,7 @@ class ImaginationConfig(Section):
     horizon: Count = Field(15, description="H, imagined steps")
     last: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="imagine from the last K states of each sequence; 0: from all of them",
+        description="imagine from the last K states of each sequence, 2 or more; 0: from all",
     )
     discount_horizon: Annotated[float, Field(gt=1)] = Field(333.0, description="gamma = 1 - 1/this")
     lambda_: Share = Field(0.95, alias="lambda", description="of the lambda-returns")
@@ -90,6 +94,14 @@ class ImaginationConfig(Section):
     slow_rate: Positive = Field(0.02, description="EMA rate of the slow critic")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _has_successor(self) -> ImaginationConfig:
+        if self.last == 1:
+            raise ValueError(
+                "last=1: a state alone has no return in replay; expected 0, or 2 or more"
+            )
+        return self
 
     @property
     def gamma(self) -> float:
@@ -105,8 +117,12 @@ class OptimiserConfig(Section):
     )
     agc: Positive = Field(0.3, description="bound of a tensor's gradient norm over its own norm")
     pmin: Positive = Field(1e-3, description="smallest own norm that counts")
-    beta1: Share = Field(0.9, description="momentum of the scaled gradient")
-    beta2: Share = Field(0.999, description="decay of the squared gradient")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="momentum of the scaled gradient"
+    )
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="decay of the squared gradient"
+    )
     eps: Positive = Field(1e-20, description="keeps the scaling finite")
     idle: Literal["keep", "decay"] = Field(
         "keep",
@@ -118,16 +134,31 @@ class AwacConfig(Section):
     """A rider that imitates replayed actions by their advantage (docs/equations.md)."""
 
     kind: Literal["awac"] = "awac"
-    weight: Literal["positive", "exp", "uniform"] = Field(
+    weight: Literal["positive", "exp", "softmax", "binary", "uniform"] = Field(
         "positive",
-        description="exp(max(A, 0)/beta), exp(A/beta), or 1 (behaviour cloning)",
+        description="exp(max(A, 0)/beta), exp(A/beta), softmax over the batch, 1[A > 0], or 1 "
+        "(behaviour cloning)",
     )
     advantage: Literal["percentile", "rms"] = Field(
         "percentile",
         description="A in units of the return spread, or of its own EMA deviation",
     )
-    beta: Positive = Field(0.1, description="temperature of the weights")
+    beta: Positive | None = Field(
+        None, description="temperature of the weights; else 0.1 for percentile, 1 for rms"
+    )
     w_max: Positive = Field(20.0, description="clip of a weight")
+
+    bootstrap: Literal["slow", "imagined"] = Field(
+        "slow", description="ends of replayed returns: slow critic, or imagined return"
+    )
+    normalise: Literal["none", "task"] = Field(
+        "none", description="task: weights have mean 1 within each task of a batch"
+    )
+
+    @property
+    def temperature(self) -> float:
+        """Advantages in units of the return spread are tenths, in their own deviation ones."""
+        return self.beta or {"percentile": 0.1, "rms": 1.0}[self.advantage]
 
 
 class EmaConfig(Section):
@@ -137,36 +168,80 @@ class EmaConfig(Section):
     rate: Share = Field(0.005, description="share of the actor taken over at each update")
 
 
-RiderConfig = Annotated[AwacConfig | EmaConfig, Field(discriminator="kind")]
+class TwinConfig(Section):
+    """A rider that learns in imagination as the actor does, from another start and other dreams."""
+
+    kind: Literal["twin"] = "twin"
 
 
-class ConfidenceGate(Section):
-    """Who is more certain, and do they agree? (docs/equations.md, gate)."""
+RiderConfig = Annotated[AwacConfig | EmaConfig | TwinConfig, Field(discriminator="kind")]
 
-    kind: Literal["confidence"] = "confidence"
-    alpha: float = Field(5.0, description="steepness")
-    beta_div: Annotated[float, Field(ge=0)] = Field(0.5, description="cost of full disagreement")
-    tau: Annotated[float, Field(ge=0)] = Field(0.5, description="nats per head that still agree")
-    scale: Positive = Field(1.0, description="nats beyond tau over which the cost saturates")
+
+class Gate(Section):
+    """What all gates have."""
+
+    hold: Count = Field(1, description="decisions for which a choice stands, within an episode")
+
+
+class ScoredGate(Gate):
+    """A gate that weighs certainty against something that speaks for caution."""
+
+    alpha: Annotated[float, Field(ge=0)] = Field(5.0, description="steepness")
+    beta_div: Annotated[float, Field(ge=0)] = Field(0.5, description="cost of the full penalty")
     bias: float = Field(0.0, description="positive: prior against the partner")
     p_min: Share = Field(0.05, description="the partner acts at least this often")
     p_max: Share = Field(0.95, description="and at most this often")
+    entropy: Entropy = Field(
+        "by_classes",
+        description="of a class: H / ln K, or min_max: 0 at the least that unimix leaves",
+    )
+    divergence: Divergence = Field("mean", description="over the dimensions of a head")
 
     @model_validator(mode="after")
-    def _ordered(self) -> ConfidenceGate:
+    def _ordered(self) -> ScoredGate:
         if self.p_min > self.p_max:
             raise ValueError(f"p_min={self.p_min} is above p_max={self.p_max}")
         return self
 
 
-class FixedGate(Section):
-    """The partner acts with one probability, whatever the policies say; 0 and 1: pure policies."""
+class ConfidenceGate(ScoredGate):
+    """Who is more certain, and do they agree? (docs/gate.md)."""
+
+    kind: Literal["confidence"] = "confidence"
+    tau: Annotated[float, Field(ge=0)] = Field(0.5, description="nats per head that still agree")
+    scale: Positive = Field(1.0, description="nats beyond tau over which the cost saturates")
+
+
+class SurpriseGate(ScoredGate):
+    """Who is more certain, and did the world do what the model expected?"""
+
+    kind: Literal["surprise"] = "surprise"
+    tau: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="nats of KL(posterior || prior) that are no surprise: the free nats"
+    )
+    scale: Positive = Field(5.0, description="nats beyond tau over which the cost saturates")
+
+
+class RandomGate(Gate):
+    """The partner acts at a rate, whatever the policies say; drawn in every action mode."""
+
+    kind: Literal["random"] = "random"
+    p: Share = Field(0.5, description="the rate, of tasks that by_task does not name")
+    by_task: dict[str, Share] = Field({}, description="rates, such as those of another run")
+
+    def of(self, task: str) -> RandomGate:
+        """The gate of one task."""
+        return RandomGate(hold=self.hold, p=self.by_task.get(task, self.p))
+
+
+class FixedGate(Gate):
+    """One policy alone: 0 the first, 1 the partner."""
 
     kind: Literal["fixed"] = "fixed"
-    p: Share = 0.5
+    p: Literal[0, 1] = Field(1, description="0: the partner never acts; 1: always")
 
 
-GateConfig = Annotated[ConfidenceGate | FixedGate, Field(discriminator="kind")]
+GateConfig = ConfidenceGate | SurpriseGate | RandomGate | FixedGate
 
 
 class AgentConfig(Section):
@@ -179,13 +254,25 @@ class AgentConfig(Section):
     riders: dict[str, RiderConfig] = Field(
         {"awac": AwacConfig()}, description="learners on stopped features, by name"
     )
+    critic: Literal["imagined", "replay"] = Field(
+        "imagined",
+        description="learnt in imagination and on replay, or on replay alone, without imagination",
+    )
     acting: Literal["gated", "dreamer", "random"] = Field("gated", description="who lives the life")
     partner: str = Field("awac", description="the rider that the gate may choose")
-    gate: GateConfig = ConfidenceGate()
+    gate: Annotated[GateConfig, Field(discriminator="kind")] = ConfidenceGate()
 
     @model_validator(mode="after")
     def _partner_exists(self) -> AgentConfig:
         if self.acting == "gated" and self.partner not in self.riders:
             riders = ", ".join(self.riders) or "it has none"
             raise ValueError(f"partner={self.partner!r} is not a rider of this agent ({riders})")
+        if self.critic == "replay":
+            for name, rider in self.riders.items():
+                if isinstance(rider, TwinConfig) or (
+                    isinstance(rider, AwacConfig) and rider.bootstrap == "imagined"
+                ):
+                    raise ValueError(
+                        f"critic=replay: nothing is imagined, but rider {name} needs it"
+                    )
         return self

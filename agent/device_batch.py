@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -28,8 +29,20 @@ def latent_schema(config: ModelConfig) -> Schema:
     }
 
 
-def unpack_latent(config: ModelConfig, columns: Rows) -> Latent:
-    """Inverse of `agent.rssm.pack_latent`, up to half precision."""
+def pack_latent(latent: Latent) -> dict[str, Array]:
+    """The columns of `latent_schema`."""
+    return {
+        "latent.deter": latent.deter.astype(jnp.float16),
+        "latent.stoch": latent.stoch.argmax(-1).astype(jnp.uint8),
+    }
+
+
+def unpack_latent(config: ModelConfig, columns: Rows, batch: int) -> Latent:
+    """Inverse of `pack_latent`, up to half precision; [B, …] zeros where none were stored."""
+    if not columns:
+        shape = (batch, config.stoch, config.classes)
+        zeros = np.zeros((batch, config.deter), np.float32), np.zeros(shape, np.float32)
+        return Latent(*map(_for_jit, zeros))
     classes = np.arange(config.classes, dtype=np.uint8)
     stoch = (columns["latent.stoch"][..., None] == classes).astype(np.float32)
     return Latent(_for_jit(columns["latent.deter"].astype(np.float32)), _for_jit(stoch))
@@ -64,7 +77,7 @@ def to_train_batch(union: Union, config: ModelConfig, batch: Batch) -> TrainBatc
         is_last=flag("is_last"),
         is_terminal=flag("is_terminal"),
         task=_for_jit(batch.task),
-        context=unpack_latent(config, batch.context),
+        context=unpack_latent(config, batch.context, len(batch.task)),
         draw=_for_jit(batch.draw),
     )
 

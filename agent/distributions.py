@@ -29,8 +29,7 @@ def symexp(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 def twohot_bins(n: int = 255) -> Float[np.ndarray, " n"]:
     """symexp of n even steps in [-20, 20]; one half mirrored, so that the middle is exactly 0."""
-    half = np.linspace(-20, 0, n // 2 + 1, dtype=np.float32)
-    half = (np.sign(half) * np.expm1(np.abs(half))).astype(np.float32)
+    half = -np.expm1(np.linspace(20, 0, n // 2 + 1, dtype=np.float32))
     return np.concatenate([half, -half[:-1][::-1]])
 
 
@@ -60,7 +59,8 @@ def twohot_mean(logits: Float[Array, "*n K"]) -> Float[Array, "*n"]:
     half = logits.shape[-1] // 2
     below, above = prob[..., :half], prob[..., : -half - 1 : -1]
     # The bins are mirrored, and the middle one is 0: each pair is one bin times a difference.
-    return jnp.matmul(below - above, bins[:half])
+    # An accelerator's shortened float32 would not tell bins apart.
+    return jnp.matmul(below - above, bins[:half], precision="highest")
 
 
 # --- Categorical with a uniform share -------------------------------------------------------------
@@ -82,7 +82,8 @@ def categorical_sample(
     """
     classes = log_probs.shape[-1]
     # A product with a triangle of ones: XLA's running sums are slow on a CPU.
-    cumulative = jnp.matmul(jnp.exp(log_probs), jnp.triu(jnp.ones((classes, classes))))
+    triangle = jnp.triu(jnp.ones((classes, classes)))
+    cumulative = jnp.matmul(jnp.exp(log_probs), triangle, precision="highest")
     # Scaling by the last entry keeps rounding from ever passing the last class.
     passed = cumulative <= uniform[..., None] * cumulative[..., -1:]
     return passed.sum(-1).clip(max=classes - 1)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agent import distributions as dist
 from agent.config import ModelConfig
-from agent.networks import MLP, Linear, lined_up, product, scaled_normal
+from agent.networks import MLP, Linear, key_of, lined_up, product, scaled_normal
 from continual.envs.interface import Head
 
 BINS = 255
@@ -74,15 +74,18 @@ class PolicyHead(nn.Module):
     def setup(self) -> None:
         c = self.config
         self.mlp = MLP(c.policy_layers, c.units, c.compute_dtype)
-        kernel = scaled_normal(c.units, 0.01)
-        self.outputs = {
-            name: (
-                self.param(f"{name}:kernel", kernel, (c.units, head.size)),
-                self.param(f"{name}:bias", nn.initializers.zeros, (head.size,)),
-            )
-            for head in self.heads
-            for name in _outputs(head)
-        }
+
+        def init(key: PRNGKeyArray) -> dict[str, dict[str, Array]]:
+            return {
+                name: {
+                    "kernel": scaled_normal(c.units, 0.01)(key_of(key, name), (c.units, head.size)),
+                    "bias": jnp.zeros(head.size),
+                }
+                for head in self.heads
+                for name in _outputs(head)
+            }
+
+        self.out = self.param("out", init)
 
     def __call__(
         self, feature: Float[Array, "*n F"], only: tuple[str, ...] | None = None
@@ -90,9 +93,10 @@ class PolicyHead(nn.Module):
         c = self.config
         heads = [head for head in self.heads if only is None or head.name in only]
         names = [name for head in heads for name in _outputs(head)]
-        kernels, biases = zip(*(self.outputs[name] for name in names), strict=True)
         # One product for all heads: many small ones take longer.
-        x = product(self.mlp(feature), jnp.concatenate(kernels, 1), c.compute_dtype)
+        kernel = jnp.concatenate([self.out[name]["kernel"] for name in names], 1)
+        biases = [self.out[name]["bias"] for name in names]
+        x = product(self.mlp(feature), kernel, c.compute_dtype)
         x = x + lined_up(jnp.concatenate(biases), x)
         widths = np.cumsum([bias.shape[0] for bias in biases])[:-1]
         raw = dict(zip(names, jnp.split(x, widths, -1), strict=True))

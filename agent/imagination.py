@@ -127,43 +127,52 @@ def value_loss(
     )
 
 
-def actor_critic_losses(
+def actor_losses(
     model: Model,
-    params: Mapping[str, Any],
-    slow: Any,
+    actor: Any,
     dream: Dream,
     targets: DreamTargets,
     active: Mapping[str, Bool[Array, " M"]],
     spread: Float[Array, " M"],
     config: ImaginationConfig,
-    slow_regulariser: float,
-) -> tuple[dict[str, Float[Array, "M H"]], dict[str, Float[Array, "M H"]]]:
-    """Losses `policy` and `value` of the H steps of each dream, and diagnostics of the same shape.
+) -> tuple[Float[Array, "M H"], dict[str, Float[Array, "M H"]]]:
+    """The policy loss of the H steps of each dream, and diagnostics of the same shape.
 
     Args:
+      actor: parameters of the policy that acted in the dreams.
       spread: S of each trajectory's interface.
     """
     horizon = config.horizon
-    feature = dream.feature[:, :horizon]
-    policy = model.actor.apply({"params": params["pol"]}, feature)
+    policy = model.actor.apply({"params": actor}, dream.feature[:, :horizon])
     over_time = {name: jnp.repeat(on[:, None], horizon, 1) for name, on in active.items()}
     log_pi, entropy = log_prob_and_entropy(policy, dream.actions, over_time)
     returns, value, weight = (
         x[:, :horizon] for x in (targets.returns, targets.value, targets.weight)
     )
     advantage = (returns - value) / spread[:, None]
-    losses = {"policy": policy_loss(log_pi, entropy, advantage, weight, config.entropy)}
-
-    logits = model.critic.apply({"params": params["val"]}, feature)
-    slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, feature))
-    losses["value"] = sg(weight) * value_loss(logits, returns, slow_value, slow_regulariser)
     diagnostics = {
         "actor_entropy": entropy,
         "imagined_return": returns,
         "imagined_value": value,
         "advantage_magnitude": jnp.abs(advantage),
     }
-    return losses, diagnostics
+    return policy_loss(log_pi, entropy, advantage, weight, config.entropy), diagnostics
+
+
+def imagined_value_loss(
+    model: Model,
+    critic: Any,
+    slow: Any,
+    dream: Dream,
+    targets: DreamTargets,
+    slow_regulariser: float,
+) -> Float[Array, "M H"]:
+    """sg(w_t) [CE(R_t) + CE(slow critic's prediction)] of the H steps of each dream."""
+    feature = dream.feature[:, :-1]
+    logits = model.critic.apply({"params": critic}, feature)
+    slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, feature))
+    loss = value_loss(logits, targets.returns[:, :-1], slow_value, slow_regulariser)
+    return sg(targets.weight[:, :-1]) * loss
 
 
 def replay_value_loss(

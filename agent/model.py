@@ -113,6 +113,12 @@ def _init_params(model: Model, key: PRNGKeyArray) -> dict[str, Any]:
     return params
 
 
+def init_actor(model: Model, key: PRNGKeyArray) -> Any:
+    """Parameters of one more policy."""
+    feature = initial_latent(model.config, 1).feature
+    return jax.jit(lambda key: model.actor.init(key, feature)["params"])(key)
+
+
 def _init_rssm(model: Model, key: PRNGKeyArray) -> dict[str, Any]:
     latent = initial_latent(model.config, 1)
     parts = model.rssm.action_parts

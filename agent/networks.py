@@ -10,13 +10,14 @@ the design, not decoration.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 Dtype = str
 
@@ -31,10 +32,15 @@ def scaled_normal(fan_in: int, scale: float = 1.0) -> Callable[..., Array]:
     # 1.1368 restores the variance that cutting at 2 sigma takes away (as in DreamerV3's code).
     deviation = scale * 1.1368 / max(1, fan_in) ** 0.5
 
-    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
         return deviation * jax.random.truncated_normal(key, -2, 2, shape, dtype)
 
     return init
+
+
+def key_of(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
+    """A key for one of many named things, whatever others there are."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def lined_up(vector: Float[Array, " C"], x: Float[Array, "*n C"]) -> Float[Array, "*1 C"]:
@@ -95,21 +101,25 @@ class Sum(nn.Module):
     dtype: Dtype = "float32"
 
     def setup(self) -> None:
-        self.kernels = {
-            name: self.param(name, scaled_normal(fan_in), (width, self.units))
-            for name, (width, fan_in) in self.parts.items()
-        }
+        def init(key: Array) -> dict[str, Array]:
+            return {
+                name: scaled_normal(fan_in)(key_of(key, name), (width, self.units))
+                for name, (width, fan_in) in self.parts.items()
+            }
+
+        # One parameter with a leaf a part: to the optimiser the parts are one tensor.
+        self.kernel = self.param("kernel", init)
         self.bias = self.param("bias", nn.initializers.zeros, (self.units,))
 
     def __call__(self, inputs: Mapping[str, Float[Array, "*n _"]]) -> Float[Array, "*n O"]:
         # One product: a sum of small ones takes longer.
-        kernel = jnp.concatenate([self.kernels[name] for name in inputs])
+        kernel = jnp.concatenate([self.kernel[name] for name in inputs])
         y = product(jnp.concatenate(list(inputs.values()), -1), kernel, self.dtype)
         return y + lined_up(self.bias, y)
 
     def term(self, name: str, x: Float[Array, "*n I"]) -> Float[Array, "*n O"]:
         """x W of one part, for a caller that computes the rest elsewhere."""
-        return product(x, self.kernels[name], self.dtype)
+        return product(x, self.kernel[name], self.dtype)
 
 
 class Layer(nn.Module):

@@ -1,6 +1,6 @@
 """LaProp with adaptive gradient clipping, its state kept per owner.
 
-Per tensor, in this order (constants of DreamerV3's code):
+Per tensor, with all its parts (`owners.tensors_of`), and with the constants of DreamerV3's code:
     g   <- g * min(1, agc * max(pmin, |w|) / |g|)                    adaptive clipping (AGC)
     nu  <- b2 nu + (1 - b2) g^2 ;   u = g / (sqrt(nu / (1 - b2^n)) + eps)      RMS scaling
     mu  <- b1 mu + (1 - b1) u                                        momentum of the SCALED gradient
@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from agent.config import OptimiserConfig
-from agent.owners import Presence, owners_of
+from agent.owners import Presence, owners_of, tensors_of
 
 
 @struct.dataclass
@@ -39,12 +39,40 @@ def init_optimiser(params: Any) -> OptimiserState:
     return OptimiserState(count, zeros(), zeros())
 
 
-def clip_gradient(
-    grad: Float[Array, "*s"], weight: Float[Array, "*s"], *, agc: float, pmin: float
-) -> Float[Array, "*s"]:
-    """Bound a tensor's gradient norm by `agc` times its own norm (one norm a tensor)."""
-    bound = agc * jnp.maximum(pmin, jnp.linalg.norm(weight.ravel()))
-    return grad * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(grad.ravel()), 1e-38))
+def clip_factor(
+    weight_norm: Float[Array, ""], grad_norm: Float[Array, ""], *, agc: float, pmin: float
+) -> Float[Array, ""]:
+    """min(1, agc max(pmin, |w|) / |g|), |.| over one tensor; 1 for a gradient of 0."""
+    return jnp.minimum(1.0, agc * jnp.maximum(pmin, weight_norm) / jnp.maximum(grad_norm, 1e-38))
+
+
+def clip_factors(
+    config: OptimiserConfig, params: Any, grads: Any, takes_part: Presence
+) -> list[Float[Array, ""]]:
+    """The factor of every leaf, in the order of `jax.tree.leaves`.
+
+    Parts of one tensor are clipped together. A part whose owner is absent has no share in it, so
+    that a world alone in a batch is learnt as if it were alone in the agent.
+    """
+
+    def norm(parts: list[Array]) -> Float[Array, ""]:
+        return jnp.sqrt(sum((jnp.square(leaf).sum() for leaf in parts), jnp.zeros(())))
+
+    weights: dict[str, list[Array]] = {}
+    gradients: dict[str, list[Array]] = {}
+    tensors, owners = tensors_of(params), owners_of(params)
+    for tensor, owner, w, g in zip(
+        tensors, owners, jax.tree.leaves(params), jax.tree.leaves(grads), strict=True
+    ):
+        on = takes_part[owner]
+        if on is not False:
+            weights.setdefault(tensor, []).append(w if on is True else jnp.where(on, w, 0.0))
+            gradients.setdefault(tensor, []).append(g)
+    factor = {
+        tensor: clip_factor(norm(w), norm(gradients[tensor]), agc=config.agc, pmin=config.pmin)
+        for tensor, w in weights.items()
+    }
+    return [factor.get(tensor, jnp.ones(())) for tensor in tensors]
 
 
 def apply_gradients(
@@ -64,12 +92,14 @@ def apply_gradients(
         owner: n + jnp.asarray(takes_part[owner], jnp.int32) for owner, n in state.count.items()
     }
 
-    def step(owner: str, w: Array, g: Array, nu: Array, mu: Array) -> tuple[Array, Array, Array]:
+    def step(
+        owner: str, factor: Array, w: Array, g: Array, nu: Array, mu: Array
+    ) -> tuple[Array, Array, Array]:
         on = takes_part[owner]
         if on is False:
             return w, nu, mu
         n = count[owner].astype(jnp.float32)
-        g = clip_gradient(g, w, agc=config.agc, pmin=config.pmin)
+        g = factor * g
         new_nu = config.beta2 * nu + (1 - config.beta2) * jnp.square(g)
         scaled = g / (jnp.sqrt(new_nu / (1 - config.beta2**n)) + config.eps)
         new_mu = config.beta1 * mu + (1 - config.beta1) * scaled
@@ -88,6 +118,7 @@ def apply_gradients(
         step(*leaf)
         for leaf in zip(
             owners_of(params),
+            clip_factors(config, params, grads, takes_part),
             leaves,
             jax.tree.leaves(grads),
             jax.tree.leaves(state.nu),

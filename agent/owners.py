@@ -28,7 +28,7 @@ def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
 def owner_of(path: tuple[Any, ...]) -> str:
     """The last component of a parameter's path that names an owner, else `shared`.
 
-    `enc/branch:vector/project/slot:dmc.walker.height` belongs to the slot, its neighbour
+    `enc/branch:vector/project/kernel/slot:dmc.walker.height` belongs to the slot, its neighbour
     `enc/branch:vector/norm/scale` to the branch.
     """
     for name in reversed(path_names(path)):
@@ -42,6 +42,15 @@ def owner_of(path: tuple[Any, ...]) -> str:
 def owners_of(params: Any) -> list[str]:
     """Owner of every leaf, in the order of `jax.tree.leaves`."""
     return [owner_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def tensors_of(params: Any) -> list[str]:
+    """The tensor that each leaf is a part of, in the order of `jax.tree.leaves`.
+
+    What DreamerV3 holds in one kernel, on a concatenation of inputs, lies here in a leaf an input.
+    """
+    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return ["/".join(p[: p.index("kernel") + 1] if "kernel" in p else p) for p in paths]
 
 
 def presence_table(union: Union) -> dict[str, np.ndarray]:

@@ -48,17 +48,6 @@ def initial_latent(config: ModelConfig, *n: int) -> Latent:
     return Latent(jnp.zeros((*n, config.deter)), jnp.zeros((*n, config.stoch, config.classes)))
 
 
-def pack_latent(latent: Latent) -> dict[str, Array]:
-    """The columns replay stores.
-
-    Half precision does for deter, which is bounded by its gates; a class index is a byte.
-    """
-    return {
-        "latent.deter": latent.deter.astype(jnp.float16),
-        "latent.stoch": latent.stoch.argmax(-1).astype(jnp.uint8),
-    }
-
-
 class RSSM(nn.Module):
     """Pieces of the recurrence; the scans over time live outside (`agent/world_model.py`).
 

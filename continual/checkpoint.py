@@ -1,13 +1,13 @@
 """A life on disk: one folder of safetensors and a manifest of their checksums.
 
-    checkpoints/latest                        names the newest whole folder
-    checkpoints/<phase>-<env steps>-<updates>/
+    checkpoints/<serial>-p<phase>-<env steps>-<updates>/
         agent.safetensors   every parameter, moment and normaliser, under flat names
         stage.safetensors   policy state, gate sums, actions of the open episodes
         manifest.json       clock, cursors, open episodes, SHA-256 of the files above
 
-A folder is written under another name, made durable, renamed, and only then pointed at; so whatever
-happens, `latest` names a whole one.
+A folder is written and deleted under another name, and has its own only while it is whole. Serials
+count all that were ever written, so the newest is the one of the highest serial: whatever happens,
+there is nothing else to keep in step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
+import re
 import shutil
 import zlib
 from collections import Counter
@@ -34,13 +34,13 @@ from agent.owners import path_names
 from continual.envs.interact import Episode, replay_actions
 from continual.envs.world import TimeStep, World
 from continual.errors import UserError
+from continual.files import PARTIAL, sync_path
 from continual.life import Life, Meter, Stage
-from continual.rundir import sync_folder, write_atomically
 from continual.scheduler import Clock
-from eval.judge import GateSums
+from eval.gate_sums import GateSums
 
 SCHEMA = 1
-_POINTER = "latest"
+_NAME = re.compile(r"([0-9]{6,})-p[0-9]+-[0-9]+-[0-9]+")
 
 Tree = TypeVar("Tree")
 
@@ -50,6 +50,7 @@ class Saved:
     """A checkpoint as read: what can be had without building worlds or an agent.
 
     Attributes:
+      path: its folder.
       clock: of the life.
       replay, records: cursors for their `rewind`.
       manifest: everything else that is small.
@@ -65,14 +66,19 @@ class Saved:
 def save_checkpoint(
     folder: Path, life: Life, *, replay: Mapping[str, Any], records: Mapping[str, int], keep: int
 ) -> Path:
-    """Write the life, point at it, and delete all but the newest `keep` checkpoints."""
+    """Write the life; then, and only then, delete all but the newest `keep` checkpoints.
+
+    Returns:
+      The new checkpoint, which is durable.
+    Raises:
+      OSError: such as a full disk; the checkpoints there are stay.
+    """
     clock = life.clock
-    path = folder / f"{clock.phase:04d}-{clock.env_steps:012d}-{clock.updates:010d}"
-    partial = folder / f"{path.name}.partial"
-    for old in (partial, path):
-        if old.exists():
-            shutil.rmtree(old)
-    partial.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    serial = 1 + max((_serial(p) for p in folder.iterdir()), default=0)
+    path = folder / f"{serial:06d}-p{clock.phase}-{clock.env_steps}-{clock.updates}"
+    partial = _partial(path)
+    partial.mkdir()
     files = {
         "agent.safetensors": flatten(life.agent),
         "stage.safetensors": _stage_arrays(life.stage),
@@ -90,30 +96,27 @@ def save_checkpoint(
         "sha256": {name: _sha256(partial / name) for name in files},
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for file in partial.iterdir():
-        descriptor = os.open(file, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    sync_folder(partial)
+    for written in (*partial.iterdir(), partial):
+        sync_path(written)
     partial.rename(path)
-    sync_folder(folder)
-    write_atomically(folder / _POINTER, path.name + "\n")
-    whole = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix != ".partial")
-    for old in whole[:-keep]:
-        shutil.rmtree(old)
+    sync_path(folder)
+    for old in _whole(folder)[:-keep]:
+        old.rename(_partial(old))
+    for rest in folder.glob(f"*{PARTIAL}"):
+        shutil.rmtree(rest)
     return path
 
 
 def find_checkpoint(folder: Path) -> Saved | None:
-    """The checkpoint that `latest` names, its checksums verified; None before the first.
+    """The newest checkpoint, its checksums verified; None before the first.
 
     Raises:
-      UserError: it is damaged, or of another schema.
+      UserError: it is damaged, or of another schema; or there is what is no checkpoint.
     """
-    pointer = folder / _POINTER
-    if not pointer.exists():
+    whole = _whole(folder)
+    if not whole:
         return None
-    path = folder / pointer.read_text(encoding="utf-8").strip()
+    path = whole[-1]
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA:
@@ -141,18 +144,17 @@ def load_agent(saved: Saved, like: AgentState) -> AgentState:
 
 def load_stage(
     saved: Saved, worlds: list[World], initial: Callable[[int], Any], heads: tuple[str, ...]
-) -> Stage | None:
+) -> Stage:
     """Bring the worlds back to where they stood, by their seeds and the actions taken.
 
     Args:
+      saved: in the middle of a phase.
       worlds: N fresh ones of the phase's task.
       initial: n -> a policy state of n rows, for its structure.
       heads: of the worlds.
     Raises:
       UserError: a world does not come back to the observation it had.
     """
-    if saved.manifest["episodes"] is None:
-        return None
     arrays = _load(saved.path / "stage.safetensors")
     episodes: list[Episode | None] = []
     for index, (world, kept) in enumerate(zip(worlds, saved.manifest["episodes"], strict=True)):
@@ -209,6 +211,31 @@ def unflatten(like: Tree, arrays: Mapping[str, np.ndarray], source: Path) -> Tre
     # A copy each: updates consume their state, and must not write into a mapped file.
     tree: Tree = jax.tree.unflatten(structure, [jax.numpy.array(arrays[n]) for n in names])
     return tree
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Checkpoints from the oldest to the newest.
+
+    Raises:
+      UserError: there is what is no checkpoint: not to know it must not mean to begin anew.
+    """
+    found = [p for p in folder.glob("*") if p.is_dir() and p.suffix != PARTIAL]
+    for path in found:
+        if not _serial(path):
+            raise UserError(
+                f"{path}: not a checkpoint of ours, expected SERIAL-pPHASE-STEPS-UPDATES"
+            )
+    return sorted(found, key=_serial)
+
+
+def _serial(path: Path) -> int:
+    """Of a checkpoint, whole or partial; 0 for anything else."""
+    match = _NAME.fullmatch(path.name.removesuffix(PARTIAL))
+    return int(match[1]) if match else 0
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + PARTIAL)
 
 
 def _stage_arrays(stage: Stage | None) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import pydantic
 
 from continual.errors import UserError, nearest
-from continual.overrides import apply_overrides as apply_overrides
 from continual.overrides import named
 from continual.strict_yaml import one_line, parse_value, shown
 from continual.validation import kinds_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from continual.pacing import updates_due
 from continual.scheduler import Clock
 from continual.tracking import Tracker
 from curricula.loader import PlannedPhase
-from eval.judge import GATE_SUMS, GateSums
+from eval.gate_sums import GATE_SUMS, GateSums
 from eval.records import EpisodeRecord
 from storage import Replay, StreamId
 from storage.batch import FRAMES, Column, Schema
@@ -45,89 +45,116 @@ def batch_schema(union: Union) -> Schema:
     return {name: c for name, c in columns.items() if name not in (FRAMES, "env_step")}
 
 
+def begin_living(
+    life: Life,
+    phase: PlannedPhase,
+    worlds: Sequence[World],
+    policy: Policy,
+    *,
+    agent: Agent,
+    replay: Replay,
+    config: Config,
+    tracker: Tracker,
+) -> Living:
+    """Go on in a phase where `life.stage` stands; without one, reset the worlds and begin it.
+
+    Args:
+      worlds: N of the phase's task; `Living` closes them.
+      policy: the living one.
+    Raises:
+      UserError: the replay holds this phase with other columns or worlds.
+    """
+    policy_name = agent.policies()[0]
+    schema = row_schema(worlds[0].interface, gated=policy_name == "gated")
+    stream = StreamId(phase.number, phase.task)
+    replay.open_stream(stream, schema, len(worlds))
+
+    def next_episode(world: int) -> tuple[int, int]:
+        assert life.stage is not None
+        number = life.stage.begun
+        life.stage.begun += 1
+        return number, seeding.training_seed(config.seed, phase.number, world, number)
+
+    if life.stage is None:
+        life.stage = Stage(policy.initial(len(worlds)), (), 0, GateSums(len(worlds)))
+        life.stage.episodes = begin(worlds, next_episode)
+    stage = life.stage
+    moments = interact(worlds, policy, stage.policy_state, stage.episodes, next_episode)
+    return Living(
+        life, phase, worlds, moments, agent, replay, config, tracker, policy_name, stream, schema
+    )
+
+
+@dataclass(eq=False)
 class Living:
     """One phase of a life, in progress. Everything that must survive is in `life.stage`.
 
-    Args:
+    Attributes:
       worlds: N of the phase's task.
-      policy: the living one.
+      moments: the decisions to come.
+      policy_name: of the policy that lives.
+      stream, schema: of the phase's replay rows, latents apart.
     """
 
-    def __init__(
-        self,
-        life: Life,
-        phase: PlannedPhase,
-        worlds: Sequence[World],
-        policy: Policy,
-        *,
-        agent: Agent,
-        replay: Replay,
-        config: Config,
-        tracker: Tracker,
-        policy_name: str,
-    ) -> None:
-        self._life, self._phase, self._worlds, self._policy = life, phase, worlds, policy
-        self._agent, self._replay, self._config, self._tracker = agent, replay, config, tracker
-        self._policy_name = policy_name
-        self._union_schema = batch_schema(agent.union)
-        self._schema = row_schema(worlds[0].interface, gated=policy_name == "gated")
-        self._stream = StreamId(phase.number, phase.task)
-        replay.open_stream(self._stream, self._schema, len(worlds))
-        if life.stage is None:
-            initial = policy.initial(len(worlds))
-            life.stage = Stage(initial, (), 0, GateSums(len(worlds)))
-            life.stage.episodes = begin(worlds, self._next_episode)
-        self._moments: Iterator[Moment] = interact(
-            worlds, policy, self._stage.policy_state, self._stage.episodes, self._next_episode
-        )
+    life: Life
+    phase: PlannedPhase
+    worlds: Sequence[World]
+    moments: Iterator[Moment]
+    agent: Agent
+    replay: Replay
+    config: Config
+    tracker: Tracker
+    policy_name: str
+    stream: StreamId
+    schema: Schema
 
     def until(self, env_steps: int, stop: Callable[[], bool]) -> None:
         """Live until the clock shows `env_steps`, or `stop()` says so between two decisions."""
-        while self._life.clock.env_steps < env_steps and not stop():
-            self._live(next(self._moments))
+        while self.life.clock.env_steps < env_steps and not stop():
+            self._live(next(self.moments))
             self._learn()
-            self._tracker.lived(self._life.clock)
+            self.tracker.lived(self.life.clock)
 
     def end(self) -> None:
         """Close the phase: what is open becomes a truncated last row without an action."""
-        stage, clock = self._stage, self._life.clock
+        stage, clock = self._stage, self.life.clock
         open_rows = [e for e in stage.episodes if e is not None]
         if any(e.actions for e in open_rows):
             last = [replace(e.timestep, is_last=True) for e in open_rows]
             nothing = {
                 h.name: np.zeros((len(last), *h.shape), h.dtype) for h in self._interface.heads
             }
-            self._replay.append(self._stream, self._rows(last, nothing, {}))
-            self._life.clock = replace(clock, agent_steps=clock.agent_steps + len(last))
+            self.replay.append(self.stream, self._rows(last, nothing, {}))
+            self.life.clock = replace(clock, agent_steps=clock.agent_steps + len(last))
         for index, episode in enumerate(open_rows):
             if episode.actions:
                 self._record(index, episode, cut=not episode.timestep.is_last)
-        for world in self._worlds:
+        if self.life.meter.updates or self.life.meter.gate:
+            self._record_training()
+        self.close()
+        self.life.stage = None
+
+    def close(self) -> None:
+        """Close the worlds; the life stays where it is."""
+        for world in self.worlds:
             world.close()
-        self._life.stage = None
 
     @property
     def _stage(self) -> Stage:
-        assert self._life.stage is not None
-        return self._life.stage
+        assert self.life.stage is not None
+        return self.life.stage
 
     @property
     def _interface(self) -> Interface:
-        return self._worlds[0].interface
-
-    def _next_episode(self, world: int) -> tuple[int, int]:
-        number = self._stage.begun
-        self._stage.begun += 1
-        seed = seeding.training_seed(self._config.seed, self._phase.number, world, number)
-        return number, seed
+        return self.worlds[0].interface
 
     def _live(self, moment: Moment) -> None:
         """Record one decision in each world."""
-        life, stage = self._life, self._stage
+        life, stage = self.life, self._stage
         timesteps = [t for t in moment.timesteps if t is not None]
-        self._replay.append(self._stream, self._rows(timesteps, moment.actions, moment.info))
+        self.replay.append(self.stream, self._rows(timesteps, moment.actions, moment.info))
         stage.gate.add(moment)
-        life.meter.count_decisions(moment, self._phase.task)
+        life.meter.count_decisions(moment, self.phase.task)
         stage.policy_state, stage.episodes = moment.state, moment.episodes
         ended = {index for index, _ in moment.ended}
         stepped = sum(
@@ -146,26 +173,30 @@ class Living:
 
     def _learn(self) -> None:
         """Do the updates that the clock owes."""
-        life, config = self._life, self._config
+        life, config, union = self.life, self.config, batch_schema(self.agent.union)
         while life.clock.updates < updates_due(
             life.clock.agent_steps, config.collect, config.replay
         ):
             number = life.clock.updates
             rng = seeding.generator(config.seed, "batch", number)
             replay = config.replay
-            batch = self._replay.sample(rng, replay.batch, replay.length, self._union_schema)
+            batch = self.replay.sample(rng, replay.batch, replay.length, union)
             key = update_key(seeding.stream_seed(config.seed, "update"), number)
-            life.agent, learnt = self._agent.learn(life.agent, batch, key)
-            self._replay.write_latents(batch.where, learnt.latents)
+            life.agent, learnt = self.agent.learn(life.agent, batch, key)
+            self.replay.write_latents(batch.where, learnt.latents)
             life.meter.count_update(
-                learnt.metrics, batch, list(self._agent.union.tasks), replay.length
+                learnt.metrics, batch, list(self.agent.union.tasks), replay.length
             )
             life.clock = replace(life.clock, updates=number + 1)
             if life.meter.updates >= config.log.every:
-                held = self._replay.held_rows()
-                phase = self._phase
-                self._tracker.record(life.meter.record(life.clock, phase.cycle, phase.task, held))
-                life.meter = Meter()
+                self._record_training()
+
+    def _record_training(self) -> None:
+        """Record what the meter holds, which is all of this phase, and begin a new one."""
+        life, phase = self.life, self.phase
+        held = self.replay.held_rows()
+        self.tracker.record(life.meter.record(life.clock, phase.cycle, phase.task, held))
+        life.meter = Meter()
 
     def _rows(
         self,
@@ -181,28 +212,28 @@ class Living:
         }
         rows |= {f"action.{name}": np.asarray(a) for name, a in actions.items()}
         rows["reward"] = np.array([t.reward for t in timesteps], np.float32)
-        rows["env_step"] = np.full(n, self._life.clock.env_steps, np.int64)
+        rows["env_step"] = np.full(n, self.life.clock.env_steps, np.int64)
         for flag in ("is_first", "is_last", "is_terminal"):
             rows[flag] = np.array([getattr(t, flag) for t in timesteps])
-        for name, column in {**self._schema, **self._agent.latents}.items():
+        for name, column in {**self.schema, **self.agent.latents}.items():
             if name not in rows:
                 # The policy did not record it: a random one has no latents, a closing row no gate.
                 rows[name] = np.asarray(info.get(name, np.zeros((n, *column.shape), column.dtype)))
         return rows
 
     def _record(self, world: int, episode: Episode, cut: bool) -> None:
-        clock: Clock = self._life.clock
-        self._tracker.record(
+        clock: Clock = self.life.clock
+        self.tracker.record(
             EpisodeRecord(
                 split="train",
                 eval_id="",
                 when="",
-                task=self._phase.task,
+                task=self.phase.task,
                 variant="",
-                policy=self._policy_name,
+                policy=self.policy_name,
                 action_mode="sampled",
                 phase=clock.phase,
-                cycle=self._phase.cycle,
+                cycle=self.phase.cycle,
                 phase_step=clock.phase_step,
                 env_steps=clock.env_steps,
                 agent_steps=clock.agent_steps,

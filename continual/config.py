@@ -6,24 +6,36 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from agent.config import AgentConfig, Section
 from continual import resources
+from continual.envs.registry import resolve_key
 from continual.errors import UserError
 from continual.overrides import apply_overrides
 from continual.strict_yaml import Document, load, merge, shown
 from continual.validation import validate
+from curricula.schema import EnvSteps
+
+
+def _canonical(table: dict[str, int]) -> dict[str, int]:
+    """The same with canonical keys; of two that mean the same, the later one was laid on top."""
+    try:
+        return {resolve_key(key): value for key, value in table.items()}
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
 
 Count = Annotated[int, Field(gt=0)]
-EnvSteps = Annotated[int, Field(gt=0)]
+CountByTask = Annotated[dict[str, Count], AfterValidator(_canonical)]
+EnvStepsByTask = Annotated[dict[str, EnvSteps], AfterValidator(_canonical)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 class ReplayConfig(Section):
     """The memory of a life, and the batches drawn from it."""
 
-    capacity: Count = Field(1_000_000, description="newest rows (decisions) that can be sampled")
+    capacity: Count = Field(1_000_000, description="newest rows that can be sampled")
     batch: Count = Field(16, description="B, sequences of a batch")
     length: Annotated[int, Field(ge=2)] = Field(64, description="T, rows of a sequence")
     context: Literal["stored", "zero"] = Field(
@@ -32,19 +44,19 @@ class ReplayConfig(Section):
 
 
 class CollectConfig(Section):
-    """How life is lived and how much is learnt from it."""
+    """How life is lived and learnt from. A row is a decision, or the end of an episode."""
 
     worlds: Count = Field(1, description="N, parallel worlds of the phase's task")
-    repeat: dict[str, Count] = Field(
+    repeat: CountByTask = Field(
         {}, description="control steps per decision, by task, domain or provider; 1 elsewhere"
     )
     start: Annotated[int, Field(ge=0)] = Field(
-        1024, description="decisions before the first update"
+        1024, description="rows lived before the first update"
     )
     train_ratio: Annotated[float, Field(ge=0)] = Field(
-        512.0, description="replayed rows per decision; 0: no learning"
+        512.0, description="rows replayed per row lived; 0: no learning"
     )
-    budgets: dict[str, EnvSteps] = Field(
+    budgets: EnvStepsByTask = Field(
         {},
         description="environment steps of a phase, by task, domain or provider; "
         "else the curriculum's",
@@ -57,9 +69,7 @@ class EvaluateConfig(Section):
     episodes: Count = Field(
         10, description="of each task and policy, before training and at phase ends"
     )
-    episodes_of: dict[str, Count] = Field(
-        {}, description="the same for one task, domain or provider"
-    )
+    episodes_of: CountByTask = Field({}, description="the same for one task, domain or provider")
     inside_every: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05, description="share of a phase between evaluations inside it; 1: none"
     )
@@ -96,16 +106,23 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sequences_fit(self) -> Config:
-        """Some stream holds a sequence whenever there is learning, also just after a switch."""
-        row = self.collect.worlds * (self.replay.length + 1)
-        if self.replay.capacity < 4 * row:
+        """Some stream holds a sequence whenever there is learning, also just after a switch.
+
+        Let n = worlds * (length + 1): the rows of a sequence and its context in every world. At
+        every update the newest 2n rows are held, for as many were lived before the first, and
+        capacity is at least 4n. Either the newest n of them are of the running phase, or the phase
+        before it has n rows among them, since `continual.pacing.refuse_short_phases` lets none
+        begin that would leave fewer.
+        """
+        n = self.collect.worlds * (self.replay.length + 1)
+        if self.replay.capacity < 4 * n:
             raise ValueError(
                 f"replay.capacity={self.replay.capacity} is below "
-                f"{4 * row} = 4 * worlds * (length + 1)"
+                f"{4 * n} = 4 * worlds * (length + 1)"
             )
-        if self.collect.train_ratio > 0 and self.collect.start < 2 * row:
+        if self.collect.train_ratio > 0 and self.collect.start < 2 * n:
             raise ValueError(
-                f"collect.start={self.collect.start} is below {2 * row} = 2 * worlds * (length + 1)"
+                f"collect.start={self.collect.start} is below {2 * n} = 2 * worlds * (length + 1)"
             )
         return self
 

@@ -11,15 +11,17 @@ from agent.owners import owners_of
 from continual.collect import row_schema
 from continual.envs.interface import union
 from continual.envs.registry import interface_of
-from continual.judging import repeat_of
-from continual.pacing import updates_due
+from continual.pacing import decisions_in, repeat_of, updates_due
 from continual.request import Request
 from continual.scheduler import inside_points
 from storage.batch import Schema
 
 
 def describe(request: Request) -> str:
-    """Phases, parameters by owner, updates, memory and disk, as text."""
+    """Phases, parameters by owner, updates, memory and disk, as text.
+
+    Counts rows as if no episode ended inside a phase: each end adds a row without a decision.
+    """
     config, curriculum = request.config, request.curriculum
     agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
     state = jax.eval_shape(agent.init, jax.random.key(0))
@@ -30,18 +32,16 @@ def describe(request: Request) -> str:
     }
 
     lines = [request.banner(None).replace("begins:", "would be in:"), "", "phases"]
-    decisions = 0
     rows: Counter[str] = Counter()
     for phase in curriculum.plan:
-        repeat = repeat_of(config, phase.task)
-        before = updates_due(decisions, config.collect, config.replay)
-        decisions += -(-phase.steps // repeat)
-        rows[phase.task] += -(-phase.steps // repeat)
-        updates = updates_due(decisions, config.collect, config.replay) - before
+        before = updates_due(rows.total(), config.collect, config.replay)
+        rows[phase.task] += config.collect.worlds * (decisions_in(phase, config.collect) + 1)
+        updates = updates_due(rows.total(), config.collect, config.replay) - before
         judged = len(inside_points(config.evaluate, phase)) + 1
+        repeat = repeat_of(phase.task, config.collect)
         lines.append(
-            f"  {phase.number:>3}  {phase.task:<28} {phase.steps:>12,} steps, {repeat} per decision"
-            f" {updates:>10,} updates, judged {judged} times"
+            f"  {phase.number:>3}  {phase.task:<28} {phase.steps:>12,} steps, {repeat} a decision, "
+            f"about {updates:>10,} updates, judged {judged} times"
         )
     for task in curriculum.tasks:
         if task not in rows:
@@ -61,9 +61,9 @@ def describe(request: Request) -> str:
     disk = held + between + config.checkpoint.keep * learnt
     lines += [
         "",
-        "bounds",
+        "sizes",
         f"  replay        {held / 1e6:>10,.0f} MB in memory"
-        f" (newest {config.replay.capacity:,} decisions)",
+        f" (newest {config.replay.capacity:,} rows)",
         f"  agent         {learnt / 1e6:>10,.0f} MB in memory,"
         " about three times that while learning",
         f"  disk          {disk / 1e6:>10,.0f} MB",

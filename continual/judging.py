@@ -12,15 +12,12 @@ from continual.envs.interact import Policy, Seen
 from continual.envs.random_policy import RandomPolicy
 from continual.envs.registry import make_world, most_specific
 from continual.envs.world import World
+from continual.pacing import repeat_of
 from continual.scheduler import Clock, Evaluate
+from continual.tracking import Tracker
 from curricula.loader import NamedCurriculum
 from eval.judge import judge
 from eval.records import EpisodeRecord
-
-
-def repeat_of(config: Config, task: str) -> int:
-    """Control steps per decision."""
-    return most_specific(config.collect.repeat, task, 1)
 
 
 def episodes_of(config: Config, piece: Evaluate) -> int:
@@ -42,11 +39,13 @@ class Abandoned(Exception):
     """Somebody asked to stop in the middle of a piece; it will be played again from the start."""
 
 
-class _Interruptible:
-    """A policy that gives up between two decisions when asked to."""
+class _Attended:
+    """A policy that says at every decision that it is at work, and gives up when asked to."""
 
-    def __init__(self, policy: Policy, stop: Callable[[], bool]) -> None:
-        self._policy, self._stop = policy, stop
+    def __init__(
+        self, policy: Policy, at_work: Callable[[], None], stop: Callable[[], bool]
+    ) -> None:
+        self._policy, self._at_work, self._stop = policy, at_work, stop
 
     def initial(self, n: int) -> Any:
         return self._policy.initial(n)
@@ -54,20 +53,28 @@ class _Interruptible:
     def act(self, state: Any, seen: Seen) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         if self._stop():
             raise Abandoned
+        self._at_work()
         return self._policy.act(state, seen)
 
 
 class Judge:
     """Keeps the evaluation worlds of each task, apart from those that are lived in.
 
-    Attributes:
+    Args:
+      tracker: hears of every decision.
       stop: asked between two decisions; true breaks the piece off.
     """
 
     def __init__(
-        self, config: Config, curriculum: NamedCurriculum, agent: Agent, stop: Callable[[], bool]
+        self,
+        config: Config,
+        curriculum: NamedCurriculum,
+        agent: Agent,
+        tracker: Tracker,
+        stop: Callable[[], bool],
     ) -> None:
-        self._config, self._curriculum, self._agent, self._stop = config, curriculum, agent, stop
+        self._config, self._curriculum, self._agent = config, curriculum, agent
+        self._tracker, self._stop = tracker, stop
         self._worlds: dict[str, list[World]] = {}
 
     def __call__(
@@ -79,8 +86,13 @@ class Judge:
           Abandoned: stopped; no record was handed out.
         """
         config = self._config
+
+        def at_work() -> None:
+            self._tracker.judging(piece)
+
+        at_work()
         if piece.task not in self._worlds:
-            repeat = repeat_of(config, piece.task)
+            repeat = repeat_of(piece.task, config.collect)
             self._worlds[piece.task] = [
                 make_world(piece.task, repeat=repeat) for _ in range(config.evaluate.worlds)
             ]
@@ -88,7 +100,7 @@ class Judge:
         cycle = self._curriculum.plan[clock.phase - 1].cycle
         for e in judge(
             self._worlds[piece.task],
-            _Interruptible(self._policy(piece, state), self._stop),
+            _Attended(self._policy(piece, state), at_work, self._stop),
             episodes=episodes_of(config, piece),
         ):
             yield EpisodeRecord(
@@ -114,6 +126,12 @@ class Judge:
                 extras=e.extras,
                 gate=e.gate,
             )
+
+    def close(self) -> None:
+        """Close the worlds."""
+        for worlds in self._worlds.values():
+            for world in worlds:
+                world.close()
 
     def _policy(self, piece: Evaluate, state: Callable[[], AgentState]) -> Policy:
         # One seed for all evaluations of a life: what differs between them is the agent alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from agent.agent import AgentState
+from agent.learner import Metrics
 from continual.envs.interact import Episode, Moment
 from continual.scheduler import Clock
-from eval.judge import GATE_SUMS, GateSums
+from eval.gate_sums import GATE_SUMS, GateSums
 from eval.records import TrainRecord
 from storage.batch import Batch
 
@@ -41,6 +43,7 @@ class Meter:
     Attributes:
       updates: counted since the last record.
       sums: metric -> sum over these updates.
+      by_task: task -> metric -> (sum, updates) over those that had rows of the task.
       gate: task -> `n` and sums over the decisions taken.
       sampled: task -> rows trained on.
       age: sum of the ages of the sequences trained on; `sequences` counts them.
@@ -48,17 +51,24 @@ class Meter:
 
     updates: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    by_task: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
     gate: dict[str, dict[str, float]] = field(default_factory=dict)
     sampled: Counter[str] = field(default_factory=Counter)
     age: float = 0.0
     sequences: int = 0
 
     def count_update(
-        self, metrics: Mapping[str, Any], batch: Batch, tasks: Sequence[str], length: int
+        self, metrics: Metrics, batch: Batch, tasks: Sequence[str], length: int
     ) -> None:
         self.updates += 1
-        for name, value in metrics.items():
+        for name, value in metrics.means.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        for name, values in metrics.by_task.items():
+            for task, value in zip(tasks, np.asarray(values, np.float64).tolist(), strict=True):
+                if not math.isnan(value):
+                    held = self.by_task.setdefault(task, {})
+                    total, n = held.get(name, (0.0, 0))
+                    held[name] = (total + value, n + 1)
         for index, count in zip(*np.unique(batch.task, return_counts=True), strict=True):
             self.sampled[tasks[index]] += int(count) * length
         self.age += float(batch.age.sum())
@@ -96,6 +106,10 @@ class Meter:
                 for task, sums in self.gate.items()
             },
             riders=riders,
+            by_task={
+                task: {name: total / n for name, (total, n) in held.items()}
+                for task, held in self.by_task.items()
+            },
             sampled_rows=dict(self.sampled),
             held_rows=dict(held),
             sampled_age=self.age / max(1, self.sequences),

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,171 +13,25 @@ import jax
 from agent.agent import Agent, make_agent
 from continual import seeding
 from continual.backend import keep_compiled_programs
-from continual.checkpoint import (
-    Saved,
-    find_checkpoint,
-    load_agent,
-    load_meter,
-    load_stage,
-    save_checkpoint,
-)
-from continual.collect import Living
+from continual.checkpoint import Saved, find_checkpoint, load_agent, load_meter, load_stage
 from continual.config import Config, differences
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, return_range
 from continual.envs.world import World
 from continual.errors import UserError
-from continual.judging import Abandoned, Judge, judged_pieces, repeat_of
+from continual.files import LOCK, PARTIAL, lock_folder
+from continual.judging import Judge, judged_pieces
 from continual.life import Life
 from continual.progress import Progress
 from continual.request import Request
-from continual.rundir import RecordBook, RunFolder, create_run, lock_run
-from continual.scheduler import Agenda, Clock, Evaluate
+from continual.rundir import RecordBook, RunFolder, create_run
+from continual.running import Opened, Stop, make_worlds
+from continual.scheduler import Agenda, Clock
 from continual.strict_yaml import load
 from continual.tracking import JsonLines, Timing, Trackers
-from curricula.loader import PlannedPhase, resolved
-from eval.records import EpisodeRecord, PhaseRecord, load_records
-from eval.report import write_report
-from storage import Replay, open_replay
-
-
-class Stop:
-    """Whether somebody asked the run to stop. The second signal leaves at once: the disk is always
-    in a state that can be gone on from.
-    """
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    @property
-    def asked(self) -> bool:
-        return self.signal != 0
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self.asked:
-            os._exit(128 + number)
-        self.signal = number
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Hear SIGINT and SIGTERM while the context lasts."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._hear) for number in numbers]
-        try:
-            yield self
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-
-@dataclass
-class Opened:
-    """A run in progress: the five nouns with side effects, and the life they serve."""
-
-    request: Request
-    folder: RunFolder
-    agenda: Agenda
-    agent: Agent
-    replay: Replay
-    book: RecordBook
-    tracker: Trackers
-    progress: Progress
-    judge: Judge
-    stop: Stop
-    life: Life
-    judged: set[Evaluate]
-    saved: Clock | None
-    _living: Living | None = None
-
-    @property
-    def phase(self) -> PlannedPhase:
-        return self.agenda.curriculum.plan[self.life.clock.phase - 1]
-
-    def living(self) -> Living:
-        """The running phase; its worlds are built when it begins."""
-        if self._living is None:
-            worlds = make_worlds(self.request.config, self.phase.task)
-            self._living = self.enter(worlds)
-        return self._living
-
-    def enter(self, worlds: list[World]) -> Living:
-        """Live in `worlds` from where the life stands."""
-        config = self.request.config
-        policy = self.agent.living_policy(
-            lambda: self.life.agent, self.phase.task, seeding.stream_seed(config.seed, "act")
-        )
-        self._living = Living(
-            self.life,
-            self.phase,
-            worlds,
-            policy,
-            agent=self.agent,
-            replay=self.replay,
-            config=config,
-            tracker=self.tracker,
-            policy_name=self.agent.policies()[0],
-        )
-        return self._living
-
-    def evaluate(self, piece: Evaluate) -> None:
-        """Judge one policy on one task; nothing is recorded of a piece that was broken off."""
-        self.tracker.judging(piece)
-        with contextlib.suppress(Abandoned):
-            records = self.judge(piece, self.life.clock, lambda: self.life.agent)
-            for record in records:
-                self.tracker.record(record)
-            self.judged.add(piece)
-
-    def end_phase(self) -> None:
-        """Close the open rows, record the phase, and let the clock enter the next."""
-        phase = self.phase
-        self.living().end()
-        self._living = None
-        clock, held = self.life.clock, self.replay.held_rows()
-        total = max(1, sum(held.values()))
-        starts = clock.phase_start
-        self.tracker.record(
-            PhaseRecord(
-                phase=phase.number,
-                cycle=phase.cycle,
-                task=phase.task,
-                env_steps=(starts[0], clock.env_steps),
-                agent_steps=(starts[1], clock.agent_steps),
-                updates=(starts[2], clock.updates),
-                boundary="steps",
-                replay_shares={task: rows / total for task, rows in held.items()},
-            )
-        )
-        self.life.clock = clock.next_phase()
-
-    def save(self) -> None:
-        """Checkpoint: replay first, then records, then the folder that names their cursors."""
-        replay, records = self.replay.commit(), self.book.commit()
-        save_checkpoint(
-            self.folder.checkpoints,
-            self.life,
-            replay=replay,
-            records=records,
-            keep=self.request.config.checkpoint.keep,
-        )
-        self.saved = self.life.clock
-
-    def report(self) -> None:
-        """Write the report; also on a run that had been finished before, should it be gone."""
-        self.progress.say(f"finished. The report: {write_report(self.folder.path)}")
-
-    def say_how_to_go_on(self) -> None:
-        clock = self.life.clock
-        self.progress.say(
-            f"stopped at {clock.env_steps:,} environment steps in phase {clock.phase}, "
-            f"all of it saved. The same command goes on: {self.request.command}"
-        )
-
-
-def make_worlds(config: Config, task: str) -> list[World]:
-    repeat = repeat_of(config, task)
-    return [make_world(task, repeat=repeat) for _ in range(config.collect.worlds)]
+from curricula.loader import NamedCurriculum, resolved
+from eval.records import EpisodeRecord, load_records
+from storage import open_replay
 
 
 @contextlib.contextmanager
@@ -188,26 +39,16 @@ def open_life(request: Request) -> Iterator[Opened]:
     """Begin the run, or bring it back to its newest checkpoint. All is closed in the end.
 
     Raises:
-      UserError: the folder holds a run of another config, is in use, or is damaged.
+      UserError: the folder holds a run of another config, is in use, or is damaged; or the run
+        cannot be lived.
     """
     keep_compiled_programs()
     config, curriculum = request.config, request.curriculum
     folder = RunFolder(request.path)
-    kept_config = config.model_dump(mode="json", by_alias=True)
-    kept_curriculum = resolved(curriculum) | {
-        "return_ranges": {t: list(r) for t in curriculum.tasks if (r := return_range(t))}
-    }
-    exists = folder.config.exists()
-    if exists:
-        _refuse_other_settings(folder, request, kept_config, kept_curriculum)
-    agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())
-        if not exists:
-            _refuse_foreign_folder(folder)
-        stack.callback(os.close, lock_run(folder))
-        if not folder.config.exists():
-            create_run(folder, kept_config, kept_curriculum)
+        _own(folder, config, curriculum, stack)
+        agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
         saved = find_checkpoint(folder.checkpoints)
         replay = open_replay(
             folder.replay,
@@ -223,6 +64,7 @@ def open_life(request: Request) -> Iterator[Opened]:
         life, worlds = _life(config, agent, request, saved)
         progress = stack.enter_context(Progress(curriculum, config, sys.stdout, life.clock))
         progress.say(request.banner(life.clock if saved else None))
+        tracker = Trackers([JsonLines(book), Timing(folder.records / "timing.jsonl"), progress])
         opened = Opened(
             request=request,
             folder=folder,
@@ -230,14 +72,15 @@ def open_life(request: Request) -> Iterator[Opened]:
             agent=agent,
             replay=replay,
             book=book,
-            tracker=Trackers([JsonLines(book), Timing(folder.records / "timing.jsonl"), progress]),
+            tracker=tracker,
             progress=progress,
-            judge=Judge(config, curriculum, agent, lambda: stop.asked),
+            judge=Judge(config, curriculum, agent, tracker, lambda: stop.asked),
             stop=stop,
             life=life,
             judged=judged_pieces(load_records(folder.records, EpisodeRecord)),
             saved=saved.clock if saved else None,
         )
+        stack.callback(opened.close)
         if worlds:
             opened.enter(worlds)
         yield opened
@@ -262,8 +105,34 @@ def _life(
     return life, worlds
 
 
+def _own(
+    folder: RunFolder, config: Config, curriculum: NamedCurriculum, stack: contextlib.ExitStack
+) -> None:
+    """Make the run's folder, or see that it is this run's, and keep others out of it."""
+    kept_config = config.model_dump(mode="json", by_alias=True)
+    kept_curriculum = resolved(curriculum) | {
+        "return_ranges": {t: list(r) for t in curriculum.tasks if (r := return_range(t))}
+    }
+    try:
+        if not folder.config.exists():
+            _refuse_foreign_folder(folder)
+            _refuse_what_cannot_be_repeated(curriculum)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(folder.path, "wait for it, or start another run with name=…")
+        stack.callback(os.close, lock)
+        # Looked at again: another process may have made the run since.
+        if folder.config.exists():
+            _refuse_other_settings(folder, kept_config, kept_curriculum)
+        else:
+            create_run(folder, kept_config, kept_curriculum)
+    except OSError as error:
+        raise UserError(
+            f"{folder.path}: cannot be used: {error.strerror}; choose another runs=…"
+        ) from None
+
+
 def _refuse_other_settings(
-    folder: RunFolder, request: Request, config: dict[str, Any], curriculum: dict[str, Any]
+    folder: RunFolder, config: Mapping[str, Any], curriculum: Mapping[str, Any]
 ) -> None:
     changed: list[str] = []
     for file, ours in ((folder.config, config), (folder.curriculum, curriculum)):
@@ -281,16 +150,25 @@ def _refuse_other_settings(
 
 def _refuse_foreign_folder(folder: RunFolder) -> None:
     """A folder without config.yaml is one whose creation was cut off, or not ours."""
-    ours = {"records", "checkpoints", "versions.json", "curriculum.yaml", "LOCK"}
+    ours = {"records", "checkpoints", "versions.json", "curriculum.yaml", "config.yaml", LOCK}
     if not folder.path.exists():
         return
     if not folder.path.is_dir():
         raise UserError(f"{folder.path}: a file is in the way of the run's folder")
-    foreign = (
-        {p.name.removesuffix(".partial") for p in folder.path.iterdir()} - ours - {"config.yaml"}
-    )
+    foreign = {p.name.removesuffix(PARTIAL) for p in folder.path.iterdir()} - ours
     if foreign:
         raise UserError(
             f"{folder.path}: holds {sorted(foreign)[0]!r} but no config.yaml: "
             "not a run of ours; choose another name=…"
         )
+
+
+def _refuse_what_cannot_be_repeated(curriculum: NamedCurriculum) -> None:
+    """A life in a world is brought back by repeating its actions; found out before it begins."""
+    for task in dict.fromkeys(phase.task for phase in curriculum.plan):
+        with contextlib.closing(make_world(task)) as world:
+            if not world.deterministic:
+                raise UserError(
+                    f"{task}: not a deterministic world, so a life in it could not be brought "
+                    "back; it can be among the judged ones, and not be lived in yet"
+                )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from continual.config import Config
-from continual.judging import repeat_of
+from continual.pacing import repeat_of
 from continual.scheduler import Clock, Evaluate
 from curricula.loader import NamedCurriculum
 from eval.records import EpisodeRecord, PhaseRecord, Record
@@ -52,10 +52,11 @@ class Progress:
 
     def record(self, record: Record) -> None:
         if isinstance(record, EpisodeRecord) and record.split == "train":
-            self._last_return = f"return {record.return_:.1f}"
+            self._last_return = f"last return {record.return_:.1f}"
             if n := record.gate.get("n"):
                 self._last_p = f"gate p {record.gate['p'] / n:.2f}"
         elif isinstance(record, PhaseRecord):
+            self._last_return = self._last_p = ""
             self.say(
                 f"phase {record.phase} is over: {record.task}, {self._now.env_steps:,} steps in all"
             )
@@ -73,13 +74,15 @@ class Progress:
         self._show()
 
     def judging(self, piece: Evaluate) -> None:
-        self._doing = f"judging {piece.policy} on {piece.task} ({piece.when})"
+        doing = f"judging {piece.policy} on {piece.task} ({piece.when})"
+        is_new, self._doing = doing != self._doing, doing
         self._samples.clear()  # judging is no measure of how fast life goes
-        self._show()
+        self._show(at_once=is_new and self._status is not None)
 
-    def _show(self) -> None:
+    def _show(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if now - self._last_shown < (_LIVE_EVERY if self._status else _PLAIN_EVERY):
+        every = _LIVE_EVERY if self._status else _PLAIN_EVERY
+        if now - self._last_shown < every and not at_once:
             return
         self._last_shown = now
         line = self._line()
@@ -109,7 +112,7 @@ class Progress:
         left = 0.0
         for phase in self._curriculum.plan[self._now.phase - 1 :]:
             steps = phase.steps - (self._now.phase_step if phase.number == self._now.phase else 0)
-            left += max(0, steps) / repeat_of(self._config, phase.task)
+            left += max(0, steps) / repeat_of(phase.task, self._config.collect)
         return left
 
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from continual import resources
-from continual.cli import Parser, split_arguments
+from continual.cli import split_arguments
 from continual.config import Config, check_name, resolve_config
 from continual.errors import UserError, nearest
+from continual.pacing import refuse_short_phases
 from continual.scheduler import Clock
 from continual.strict_yaml import shown
+from continual.usage import make_parser
 from continual.validation import dotted_names
 from curricula.loader import NamedCurriculum, load_curriculum, with_budgets
 
-_LOCAL = ("name", "runs", "fresh")  # where a run lies, not what it is
+
+class _Arguments(Config):
+    """What may be set on the command line: a run, and where it lies."""
+
+    name: str = ""
+    runs: str = "runs"
+    fresh: bool = False
+
+
+_LOCAL = _Arguments.model_fields.keys() - Config.model_fields.keys()
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Request:
       path: of the run's folder.
       reason: why this scale.
       is_dry: only say what would be done.
+      command: line for a shell that goes on with this run.
     """
 
     curriculum: NamedCurriculum
@@ -66,32 +77,52 @@ def parse_request(argv: list[str]) -> Request:
       UserError: anything in it that cannot be used.
       SystemExit: `--help`.
     """
-    positionals, overrides, flags = split_arguments(argv, Config)
-    parser = _parser()
-    is_dry = bool(parser.parse_args(flags).dry_run)
+    positionals, overrides, flags = split_arguments(argv, _Arguments)
+    is_dry = bool(make_parser().parse_args(flags).dry_run)
     if len(positionals) != 1:
         found = "none" if not positionals else " ".join(map(shown, positionals))
-        raise UserError(f"expected one curriculum, found {found}; shipped: {_list('curricula')}")
+        shipped = ", ".join(resources.packaged_names("curricula"))
+        raise UserError(f"expected one curriculum, found {found}; shipped: {shipped}")
     local = {key: overrides.pop(key) for key in _LOCAL if key in overrides}
     curriculum = load_curriculum(positionals[0])
     _refuse_misspelt_local(overrides)
     default, reason = _default_scale(curriculum, overrides)
     config = resolve_config(overrides, default)
     curriculum = with_budgets(curriculum, config.collect.budgets)
-    name = str(
-        local.get("name", f"{curriculum.name}-{config.scale}-{config.variant}-s{config.seed}")
+    refuse_short_phases(curriculum.plan, config.collect, config.replay)
+    name = local.get("name") or "-".join(
+        (curriculum.name, _stem(config.scale), _stem(config.variant), f"s{config.seed}")
     )
-    path = Path(str(local.get("runs", "runs"))) / check_name(name)
-    if _truth("fresh", local.get("fresh", False)):
+    path = Path(local.get("runs", "runs")) / check_name(name)
+    is_fresh = _truth("fresh", local.get("fresh", False))
+    if is_fresh:
         path = _beside(path)
-    command = shlex.join(["python", "-m", "continual.run", *argv])
-    return Request(curriculum, config, path, reason, is_dry, command)
+    return Request(
+        curriculum, config, path, reason, is_dry, _command(argv, path.name if is_fresh else None)
+    )
+
+
+def _command(argv: list[str], fresh: str | None) -> str:
+    """The command line that goes on with a run; `fresh` is the name that was found for it."""
+    interpreter = os.path.relpath(sys.executable)
+    if os.sep not in interpreter or len(interpreter) > len(sys.executable):
+        interpreter = sys.executable
+    if fresh is not None:
+        end = argv.index("--") if "--" in argv else len(argv)
+        kept = [a for a in argv[:end] if a.partition("=")[0] not in ("fresh", "name")]
+        argv = [*kept, f"name={fresh}", *argv[end:]]
+    return shlex.join([interpreter, "-m", "continual.run", *argv])
+
+
+def _stem(chosen: str) -> str:
+    """Name of a scale or variant, which may have been given as a path."""
+    return PurePath(chosen).name.removesuffix(".yaml")
 
 
 def _default_scale(curriculum: NamedCurriculum, overrides: Mapping[str, Any]) -> tuple[str, str]:
     """The scale to take when none is asked for, and why in a few words."""
     if "scale" in overrides:
-        return str(overrides["scale"]), "as asked"
+        return overrides["scale"], "as asked"
     if curriculum.scale:
         return curriculum.scale, "the curriculum's own"
     import jax  # slow to import, and an error in the command line should not wait for it
@@ -102,7 +133,7 @@ def _default_scale(curriculum: NamedCurriculum, overrides: Mapping[str, Any]) ->
 
 
 def _other_scale(scale: str) -> str:
-    others = [s for s in resources.packaged_names("configs.scales") if s != scale]
+    others = [s for s in resources.packaged_names("configs.scales") if s != _stem(scale)]
     return " or scale=".join(others)
 
 
@@ -115,7 +146,7 @@ def _truth(key: str, value: Any) -> bool:
 def _beside(path: Path) -> Path:
     """The first free name of path, path-2, path-3, …"""
     number, free = 1, path
-    while free.exists():
+    while os.path.lexists(free):
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
@@ -123,75 +154,7 @@ def _beside(path: Path) -> Path:
 
 def _refuse_misspelt_local(overrides: Mapping[str, Any]) -> None:
     """`nmae=x` should be told of `name`, which is not a key of the config."""
-    known = [*dotted_names(Config), *Config.model_fields]
+    known = list(dotted_names(_Arguments))
     for key in overrides:
         if "." not in key and key not in known:
-            raise UserError(f"override {key}: unknown key, {nearest(key, [*known, *_LOCAL])}")
-
-
-def _list(package: str) -> str:
-    return ", ".join(resources.packaged_names(package))
-
-
-def _parser() -> argparse.ArgumentParser:
-    keys = []
-    for name in ("scale", "variant", "seed"):
-        keys.append(
-            f"  {name}={Config.model_fields[name].default}".ljust(39)
-            + str(Config.model_fields[name].description)
-        )
-    keys += _described(Config, "")
-    epilog = f"""\
-what it does
-  Lives the curriculum's phases one after another with one agent, judges all its tasks before,
-  inside and after every phase, and writes runs/NAME/report/index.html. Called again, the same
-  command goes on where it was stopped or killed; Ctrl-C saves at once.
-
-examples
-  python -m continual.run dmc_then_crafter
-  python -m continual.run dmc_then_crafter variant=dreamer seed=1
-  python -m continual.run my_curriculum.yaml scale=laptop agent.optim.lr=1e-4 name=slow-lr
-  python -m continual.run dmc_then_crafter --dry-run
-
-shipped
-  curricula  {_list("curricula")}
-  scales     {_list("configs.scales")} (default: laptop without an accelerator, full with one)
-  variants   {_list("configs.variants")}
-
-where it goes
-  name=…      the folder's name; default CURRICULUM-SCALE-VARIANT-sSEED
-  runs=runs   the folder above it
-  fresh=true  begin anew beside a run of that name, never over it
-
-keys (key.path=value; shown with the defaults that scales and variants change)
-"""
-    parser = Parser(
-        prog=f"{Path(sys.executable).name} -m continual.run",
-        usage="%(prog)s CURRICULUM [key.path=value ...] [--dry-run] [--help]",
-        description="One agent lives through a curriculum of worlds.",
-        epilog=epilog + "\n".join(keys),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and do nothing"
-    )
-    return parser
-
-
-def _described(model: Any, prefix: str) -> list[str]:
-    """One line a key of a config model, nested ones included."""
-    lines: list[str] = []
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        default = field.get_default(call_default_factory=True)
-        if hasattr(type(default), "model_fields"):
-            lines += _described(type(default), f"{key}.")
-        elif prefix:
-            text = f"  {key}={_short(default)}".ljust(38)
-            lines.append(f"{text} {field.description or ''}".rstrip())
-    return lines
-
-
-def _short(default: Any) -> str:
-    text = str(default) if not isinstance(default, dict) else "{…}" if default else "{}"
-    return textwrap.shorten(text, 30, placeholder="…")
+            raise UserError(f"override {key}: unknown key, {nearest(key, known)}")

@@ -9,10 +9,11 @@ from pathlib import Path
 from continual.errors import UserError, nearest
 from continual.strict_yaml import one_line, shown
 
+_SUFFIX = ".yaml"
 MAX_BYTES = 1_000_000  # far above anything written by hand
 
 
-def find(argument: str, package: str, suffix: str = ".yaml") -> Traversable:
+def find(argument: str, package: str) -> Traversable:
     """The file that `argument` names: as a path first, then among those shipped in `package`.
 
     Args:
@@ -29,23 +30,23 @@ def find(argument: str, package: str, suffix: str = ".yaml") -> Traversable:
         is_directory, exists = bool(argument) and path.is_dir(), bool(argument) and path.exists()
     except OSError as error:
         raise UserError(f"{label}: cannot be read: {error.strerror}") from None
-    names = packaged_names(package, suffix)
+    names = packaged_names(package)
     folder = package.replace(".", "/")
-    name = argument.removeprefix(f"{folder}/").removesuffix(suffix)
+    name = argument.removeprefix(f"{folder}/").removesuffix(_SUFFIX)
     if name in names:
-        return _folder(package) / f"{name}{suffix}"
+        return _folder(package) / f"{name}{_SUFFIX}"
     if is_directory:
-        raise UserError(f"{label} is a directory, expected a {suffix} file")
+        raise UserError(f"{label} is a directory, expected a {_SUFFIX} file")
     if exists:
-        raise UserError(f"{label} is not a regular file, expected a {suffix} file")
+        raise UserError(f"{label} is not a regular file, expected a {_SUFFIX} file")
     hint = nearest(name, names)
     raise UserError(f"{label}: no such file, nor one shipped in {folder}/, {hint}")
 
 
-def packaged_names(package: str, suffix: str = ".yaml") -> list[str]:
+def packaged_names(package: str) -> list[str]:
     """Names, without suffix, of the files shipped in a package, sorted."""
     names = (entry.name for entry in _folder(package).iterdir() if entry.is_file())
-    return sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
 def read_text(file: Traversable) -> str:

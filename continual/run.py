@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from continual.cli import run_door
 from continual.dry_run import describe
-from continual.opening import Opened, open_life
+from continual.opening import open_life
 from continual.request import parse_request
+from continual.running import Opened
 from continual.scheduler import Checkpoint, Collect, Done, EndPhase, Evaluate, next_action
 
 

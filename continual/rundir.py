@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import UserError
+from continual.files import sync_path, write_atomically
 from continual.strict_yaml import dump
 from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord
 
@@ -60,10 +60,6 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    @property
-    def report(self) -> Path:
-        return self.path / "report" / "index.html"
-
 
 def create_run(folder: RunFolder, config: Mapping[str, Any], curriculum: Mapping[str, Any]) -> None:
     """Make the folder with all that describes the run; `config.yaml` last: it marks a whole one."""
@@ -72,26 +68,6 @@ def create_run(folder: RunFolder, config: Mapping[str, Any], curriculum: Mapping
     write_atomically(folder.versions, json.dumps(versions(), indent=2) + "\n")
     write_atomically(folder.curriculum, dump(curriculum))
     write_atomically(folder.config, dump(config))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """All of the text or none of it, whatever happens in between."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def versions() -> dict[str, str]:
@@ -103,28 +79,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[library] = "not installed"
     return found
-
-
-def lock_run(folder: RunFolder) -> int:
-    """Keep a second process out of a run; the lock dies with its owner.
-
-    Raises:
-      UserError: somebody else has it.
-    """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder.path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 200).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise UserError(
-            f"{folder.path}: is being run by {owner or 'another process'}; "
-            "wait for it, or start another run with name=…"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-    return descriptor
 
 
 class RecordBook:
@@ -145,7 +99,7 @@ class RecordBook:
             with path.open("ab") as file:
                 os.fsync(file.fileno())
                 sizes[kind.file] = file.tell()
-        sync_folder(self._folder)
+        sync_path(self._folder)
         return sizes
 
     def rewind(self, cursors: Mapping[str, int]) -> None:

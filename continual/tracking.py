@@ -25,7 +25,7 @@ class Tracker(Protocol):
         ...
 
     def judging(self, piece: Evaluate) -> None:
-        """A piece of an evaluation begins."""
+        """A piece of an evaluation begins, or goes on by one decision."""
         ...
 
 

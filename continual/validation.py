@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pydantic
+from pydantic.fields import FieldInfo
 
 from continual.errors import UserError, nearest
 from continual.strict_yaml import Document, Path, one_line, shown
@@ -90,7 +91,7 @@ def known_keys(model: type[pydantic.BaseModel], path: Path) -> set[str] | None:
         if typing.get_origin(kind) in _MAPPINGS or kind in (dict, Any):
             return None
         if _is_model(kind):
-            keys |= set(kind.model_fields)
+            keys |= _fields(kind).keys()
     return keys
 
 
@@ -104,7 +105,7 @@ def kinds_at(model: type[pydantic.BaseModel], path: Path) -> list[Any]:
 
 def dotted_names(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted name that can be set in a model, nested models included."""
-    for name, field in model.model_fields.items():
+    for name, field in _fields(model).items():
         yield prefix + name
         for kind in _arms(field.annotation):
             if _is_model(kind) and kind is not model:
@@ -113,6 +114,11 @@ def dotted_names(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[
 
 _MAPPINGS = (dict, Mapping)
 _SEQUENCES = (list, tuple, set, frozenset, Sequence)
+
+
+def _fields(model: type[pydantic.BaseModel]) -> dict[str, FieldInfo]:
+    """By the names that people write, which are not Python's where those are reserved words."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _is_model(kind: Any) -> bool:
@@ -132,8 +138,8 @@ def _arms(annotation: Any) -> Iterator[Any]:
 
 def _below(kind: Any, key: str | int) -> Iterator[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if _is_model(kind) and key in kind.model_fields:
-        yield from _arms(kind.model_fields[key].annotation)
+    if _is_model(kind) and isinstance(key, str) and key in _fields(kind):
+        yield from _arms(_fields(kind)[key].annotation)
     elif origin in _MAPPINGS:
         yield from _arms(arguments[1])
     elif origin in _SEQUENCES and isinstance(key, int):
@@ -220,12 +226,12 @@ def _keys_of_arm(model: type[pydantic.BaseModel], value: Any, path: Path) -> set
         value = value[key]
     arms = [kind for kind in kinds_at(model, path) if _is_model(kind)]
     fitting = [arm for arm in arms if _tags_fit(arm, value)]
-    return {name for arm in fitting or arms for name in arm.model_fields}
+    return {name for arm in fitting or arms for name in _fields(arm)}
 
 
 def _tags_fit(arm: type[pydantic.BaseModel], value: Mapping[str, Any]) -> bool:
     return all(
         value[name] in typing.get_args(field.annotation)
-        for name, field in arm.model_fields.items()
+        for name, field in _fields(arm).items()
         if name in value and typing.get_origin(field.annotation) is typing.Literal
     )

@@ -7,16 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from continual import resources
-from continual.envs.registry import covers, most_specific, resolve_task, task_names
-from continual.errors import UserError, nearest
-from continual.strict_yaml import Document, load, one_line, shown
+from continual.envs.registry import most_specific, resolve_task
+from continual.errors import UserError
+from continual.strict_yaml import Document, load, one_line
 from continual.validation import locate, validate
-from curricula.schema import MAX_ENV_STEPS, Curriculum, EnvSteps, Task
+from curricula.schema import Curriculum
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -111,17 +109,9 @@ def with_budgets(curriculum: NamedCurriculum, budgets: Mapping[str, int]) -> Nam
       budgets: environment steps of a phase by task (`dmc/walker_walk`), domain (`dmc/walker`) or
         provider (`dmc`); the most specific key wins. Keys of tasks that this curriculum does not
         have are passed over, for one scale serves all curricula.
-    Raises:
-      UserError: no world has a task of that name, or the budget is impossible.
     """
-    canonical = {_budget_key(key): steps for key, steps in budgets.items()}
-    for key, steps in budgets.items():
-        if not 0 < steps <= MAX_ENV_STEPS:
-            expected = f"expected 1 to {MAX_ENV_STEPS:_} environment steps"
-            raise UserError(f"budget of {key}: {expected}, found {steps}")
-
     plan = tuple(
-        dataclasses.replace(phase, steps=most_specific(canonical, phase.task, phase.steps))
+        dataclasses.replace(phase, steps=most_specific(budgets, phase.task, phase.steps))
         for phase in curriculum.plan
     )
     return dataclasses.replace(curriculum, plan=plan)
@@ -140,57 +130,8 @@ def resolved(curriculum: NamedCurriculum) -> dict[str, Any]:
     }
 
 
-def from_resolved(document: Document | Mapping[str, Any]) -> NamedCurriculum:
-    """Inverse of `resolved`, but for the scale, which a run's config keeps.
-
-    Tasks are taken as they are: records of a world that is gone can still be judged.
-
-    Raises:
-      UserError: the data are not what `resolved` made.
-    """
-    if not isinstance(document, Document):
-        document = Document.of(dict(document), "curriculum.yaml")
-    held = validate(_Resolved, document)
-    plan = (
-        PlannedPhase(number, phase.cycle, phase.task, phase.steps)
-        for number, phase in enumerate(held.phases, start=1)
-    )
-    return NamedCurriculum(held.name, held.description, None, tuple(plan), held.judged)
-
-
-class _ResolvedPhase(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: Task
-    steps: EnvSteps
-    cycle: Annotated[int, Field(gt=0)]
-
-
-class _Resolved(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    description: str
-    phases: Annotated[tuple[_ResolvedPhase, ...], Field(min_length=1)]
-    judged: tuple[Task, ...]
-
-
 def _resolve(document: Document, path: tuple[str | int, ...], task: str) -> str:
     try:
         return resolve_task(task)
     except UserError as error:
         raise UserError(f"{locate(document, path)}: {one_line(error)}") from None
-
-
-def _budget_key(key: str) -> str:
-    """The canonical form of a task, domain or provider that some world has."""
-    known = list(task_names())
-    if any(covers(key, task) for task in known):
-        return key
-    if "/" in key:
-        try:
-            return resolve_task(key)
-        except UserError as error:
-            raise UserError(f"budget of {shown(key)}: {one_line(error)}") from None
-    providers = {task.partition("/")[0] for task in known}
-    raise UserError(f"budget of {shown(key)}: no world of that name, {nearest(key, providers)}")

@@ -11,12 +11,12 @@ import numpy as np
 
 from eval import metrics
 from eval.gate_behaviour import (
-    GateBehaviour,
     SideBySide,
     gate_when_judged,
     gate_while_living,
     side_by_side,
 )
+from eval.gate_sums import GateMeans
 from eval.matrix import (
     NARROW,
     ActionMode,
@@ -33,7 +33,7 @@ from eval.matrix import (
     random_cells,
 )
 from eval.records import EpisodeRecord
-from eval.run_folder import RunFolder
+from eval.run_folder import RecordedRun
 
 GATED, ACTOR, RANDOM = "gated", "dreamer_actor", "random"
 
@@ -88,7 +88,7 @@ class Findings:
       lived, judged: gate per phase [K], and per phase and task [K+1][N]; empty without a gate.
     """
 
-    run: RunFolder
+    run: RecordedRun
     policies: tuple[str, ...]
     headline: str
     mode: ActionMode
@@ -104,8 +104,8 @@ class Findings:
     average: Vector
     average_seen: Vector
     drops: Matrix
-    lived: list[GateBehaviour]
-    judged: list[list[GateBehaviour]]
+    lived: list[GateMeans]
+    judged: list[list[GateMeans]]
     side_by_side: list[SideBySide]
 
     @property
@@ -121,30 +121,40 @@ class Findings:
         return evaluation_curve(self.evaluations, task, policy, self.mode_of(policy))
 
 
-def find(run: RunFolder) -> Findings:
+def find(run: RecordedRun) -> Findings:
     """Judge a run from its records."""
-    judged = evaluations(run.episodes)
+    taken = evaluations(run.episodes)
     policies = _policies(run.episodes)
     headline = policies[0]
-    mode = _mode_of(judged, headline)
-    rows = cells(judged, run.tasks, len(run.plan), headline, mode)
+    mode = _mode_of(taken, headline)
+    rows = cells(taken, run.tasks, len(run.plan), headline, mode)
     R = forgetting_matrix(rows)
     last = max((k for k in range(1, len(R)) if not np.isnan(R[k]).all()), default=0)
-    random = random_cells(judged, run.tasks)
+    random = random_cells(taken, run.tasks)
     scales = tuple(_scale(run, task, c) for task, c in zip(run.tasks, random, strict=True))
-    z = normalise(R, np.array([s.zero for s in scales]), np.array([s.high for s in scales]))
+    z = normalised(R, scales)
     trained = run.trained
     # The random agent learns nothing, even where chance lifts it above itself.
     learned = tuple(
         False if headline == RANDOM else clears_random(rows[k][task], random[task])
         for k, task in enumerate(trained, start=1)
     )
+    judged = metrics.Judged(
+        z=z[: last + 1],
+        trained=trained[:last],
+        learned=learned[:last],
+        curves=[
+            _normalised_curve(evaluation_curve(taken, task, headline, mode), scale)
+            for task, scale in zip(run.tasks, scales, strict=True)
+        ],
+        not_normalised={i: scale.note for i, scale in enumerate(scales) if scale.note},
+    )
     return Findings(
         run=run,
         policies=policies,
         headline=headline,
         mode=mode,
-        evaluations=judged,
+        evaluations=taken,
         last=last,
         rows=rows,
         scales=scales,
@@ -154,14 +164,20 @@ def find(run: RunFolder) -> Findings:
         outcomes=tuple(
             _outcome(run, i, rows, random[i], learned, last) for i in range(len(run.tasks))
         ),
-        metrics=_metrics(z[: last + 1], trained, learned) if last else (),
+        metrics=tuple(metric(judged) for metric in metrics.METRICS) if last else (),
         average=metrics.average_performance_curve(z),
         average_seen=metrics.average_seen_curve(z, trained),
         drops=metrics.drops(z, trained),
         lived=gate_while_living(run.episodes, len(run.plan)),
         judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
-        side_by_side=side_by_side(judged, run.tasks, len(run.plan), policies),
+        side_by_side=side_by_side(taken, run.tasks, len(run.plan), policies),
     )
+
+
+def normalised(returns: Matrix, scales: Sequence[Scale]) -> Matrix:
+    """z of returns [..., N] on the scales of N tasks."""
+    zero = np.array([s.zero for s in scales], np.float64)
+    return normalise(returns, zero, np.array([s.high for s in scales], np.float64))
 
 
 def to_json(f: Findings) -> dict[str, Any]:
@@ -174,7 +190,7 @@ def to_json(f: Findings) -> dict[str, Any]:
         },
         "status": run.unfinished or "finished",
         "tasks": run.tasks,
-        "phases": [asdict(phase) for phase in run.plan],
+        "phases": [{"number": k, **phase.model_dump()} for k, phase in enumerate(run.plan, 1)],
         "last_judged_phase": f.last,
         "headline": {"policy": f.headline, "action_mode": f.mode},
         "scales": [asdict(scale) for scale in f.scales],
@@ -210,12 +226,12 @@ def _policies(episodes: Sequence[EpisodeRecord]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda policy: (order.get(policy, 2), policy)))
 
 
-def _mode_of(judged: Sequence[Evaluation], policy: str) -> ActionMode:
-    modes = {e.action_mode for e in judged if e.policy == policy}
+def _mode_of(taken: Sequence[Evaluation], policy: str) -> ActionMode:
+    modes = {e.action_mode for e in taken if e.policy == policy}
     return "sampled" if modes == {"sampled"} else "mode"
 
 
-def _scale(run: RunFolder, task: str, random: Cell) -> Scale:
+def _scale(run: RecordedRun, task: str, random: Cell) -> Scale:
     low, high = run.return_ranges.get(task, (math.nan, math.nan))
     zero, zero_is = random.mean, f"random agent, {random.n} episodes"
     if not random.n:
@@ -223,13 +239,19 @@ def _scale(run: RunFolder, task: str, random: Cell) -> Scale:
     note = ""
     if task not in run.return_ranges:
         note = "curriculum.yaml gives no return range"
-    elif abs(high - zero) < NARROW:
+    elif high - zero < NARROW:
         note = "the random agent already reaches the highest return"
     return Scale(task, zero, high, zero_is, note)
 
 
+def _normalised_curve(points: Sequence[tuple[int, Cell]], scale: Scale) -> tuple[Vector, Vector]:
+    env_steps = np.array([at for at, _ in points], np.float64)
+    means = np.array([c.mean for _, c in points], np.float64)
+    return env_steps, normalised(means[:, None], [scale])[:, 0]
+
+
 def _outcome(
-    run: RunFolder,
+    run: RecordedRun,
     task: int,
     rows: Sequence[Sequence[Cell]],
     random: Cell,
@@ -255,18 +277,6 @@ def _outcome(
     else:
         share = (own.mean - final.mean) / (own.mean - random.mean)
     return Outcome(run.tasks[task], phase, own, final, random, learnt, share, reason)
-
-
-def _metrics(
-    z: Matrix, trained: Sequence[int], learned: Sequence[bool | None]
-) -> tuple[metrics.Metric, ...]:
-    return (
-        metrics.average_performance(z),
-        metrics.average_performance_seen(z, trained),
-        metrics.forgetting(z, trained, learned),
-        metrics.forgetting_from_best(z, trained, learned),
-        metrics.backward_transfer(z, trained),
-    )
 
 
 def _metric_json(metric: metrics.Metric, tasks: Sequence[str]) -> Mapping[str, Any]:

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from eval.gate_sums import GateMeans, gate_means
 from eval.matrix import ActionMode, Cell, Evaluation, Vector, cells
 from eval.records import EpisodeRecord
-
-
-@dataclass(frozen=True)
-class GateBehaviour:
-    """Means per decision.
-
-    Attributes:
-      decisions: n that the means are over.
-      p: probability that the partner acts.
-      chosen: share of decisions in which the partner acted.
-      entropy_gap, divergence, penalty: what the probability was made of; NaN where not recorded.
-    """
-
-    decisions: int = 0
-    p: float = math.nan
-    chosen: float = math.nan
-    entropy_gap: float = math.nan
-    divergence: float = math.nan
-    penalty: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -41,41 +22,25 @@ class GatePoint:
     chosen: float
 
 
-def gate_behaviour(records: Iterable[EpisodeRecord]) -> GateBehaviour:
-    """Means over all decisions of the episodes, long ones counting more: sum of sums / sum of n."""
-    sums: dict[str, float] = {}
-    for r in records:
-        for name, value in r.gate.items():
-            sums[name] = sums.get(name, 0.0) + value
-    decisions = sums.pop("n", 0.0)
-    if not decisions:
-        return GateBehaviour()
-    known = {name: v / decisions for name, v in sums.items() if name in _MEANS}
-    return GateBehaviour(int(decisions), **known)
-
-
-_MEANS = ("p", "chosen", "entropy_gap", "divergence", "penalty")
-
-
-def gate_while_living(records: Iterable[EpisodeRecord], phases: int) -> list[GateBehaviour]:
+def gate_while_living(records: Iterable[EpisodeRecord], phases: int) -> list[GateMeans]:
     """Per phase, [phases]; episodes that were cut count too: their decisions were taken."""
     lived: list[list[EpisodeRecord]] = [[] for _ in range(phases)]
     for r in records:
         if r.split == "train" and r.gate:
             lived[r.phase - 1].append(r)
-    return [gate_behaviour(episodes) for episodes in lived]
+    return [gate_means(r.gate for r in episodes) for episodes in lived]
 
 
 def gate_when_judged(
     records: Iterable[EpisodeRecord], tasks: Sequence[str], phases: int, mode: ActionMode
-) -> list[list[GateBehaviour]]:
+) -> list[list[GateMeans]]:
     """Of the gated policy at the end of each phase and before training, [phases+1][tasks]."""
     judged: list[list[list[EpisodeRecord]]] = [[[] for _ in tasks] for _ in range(phases + 1)]
     for r in records:
         at_end = r.split == "eval" and r.when in ("before", "end")
         if at_end and r.gate and not r.variant and r.action_mode == mode:
             judged[r.phase][tasks.index(r.task)].append(r)
-    return [[gate_behaviour(episodes) for episodes in row] for row in judged]
+    return [[gate_means(r.gate for r in episodes) for episodes in row] for row in judged]
 
 
 def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
@@ -83,7 +48,7 @@ def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
     return [
         GatePoint(r.phase, r.env_steps, g.p, g.chosen)
         for r in records
-        if r.split == "train" and r.gate and (g := gate_behaviour([r])).decisions
+        if r.split == "train" and r.gate and (g := gate_means([r.gate])).decisions
     ]
 
 

@@ -7,14 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from continual.envs.interact import Moment, Policy, begin, interact
+from continual.envs.interact import Policy, begin, interact
 from continual.envs.world import World
 from continual.seeding import evaluation_seed
-
-GATE_SUMS = ("p", "chosen", "entropy_gap", "divergence", "penalty")
+from eval.gate_sums import GateSums
 
 
 @dataclass(frozen=True)
@@ -39,41 +35,6 @@ class JudgedEpisode:
     terminated: bool
     extras: Mapping[str, Any]
     gate: Mapping[str, float]
-
-
-class GateSums:
-    """Sums of what the gate did in the open episode of each of N rows, for judging and for living.
-
-    Attributes:
-      sums: name -> [N] float64, `n` (decisions) and those of GATE_SUMS that the policy records; {}
-        without a gate. It is all the state there is: hand it to the constructor to go on from it.
-    """
-
-    def __init__(self, rows: int, sums: Mapping[str, NDArray[np.float64]] | None = None) -> None:
-        self.rows = rows
-        self.sums = {name: np.array(value, np.float64) for name, value in (sums or {}).items()}
-
-    def add(self, moment: Moment) -> None:
-        """Count one decision of every row that took one: none is taken at a last time step."""
-        recorded = [name for name in GATE_SUMS if f"gate.{name}" in moment.info]
-        if not recorded:
-            return
-        acted = np.array([t is not None and not t.is_last for t in moment.timesteps])
-        self._sum("n")[acted] += 1
-        for name in recorded:
-            self._sum(name)[acted] += np.asarray(moment.info[f"gate.{name}"], np.float64)[acted]
-
-    def take(self, row: int) -> dict[str, float]:
-        """Sums of the row's episode, which has ended; the row starts afresh. {} without a gate."""
-        # In one order, whatever order the sums were restored in: records compare as text.
-        ordered = [name for name in ("n", *GATE_SUMS) if name in self.sums]
-        taken = {name: float(self.sums[name][row]) for name in ordered}
-        for value in self.sums.values():
-            value[row] = 0.0
-        return taken
-
-    def _sum(self, name: str) -> NDArray[np.float64]:
-        return self.sums.setdefault(name, np.zeros(self.rows))
 
 
 def judge(worlds: Sequence[World], policy: Policy, *, episodes: int) -> list[JudgedEpisode]:

@@ -117,17 +117,19 @@ def random_cells(judged: Sequence[Evaluation], tasks: Sequence[str]) -> list[Cel
 def normalise(returns: Matrix, zero: Vector, high: Vector) -> Matrix:
     """z = (R - zero) / (high - zero), per task; not clipped.
 
-    Source: the usual offset by a random agent, e.g. Continual World (arXiv:2105.10919) for tasks of
-    different scales.
+    Source: the human-normalised score of Mnih et al. 2015 (Nature 518:529), whose 0 is a random
+    agent too; differs: `high` is the highest possible return, not what an expert, or a
+    single-task run of the same agent, reaches. So 1 may be out of anybody's reach, and a z of 0.5
+    is not the same skill in two tasks.
 
     Args:
-      returns: [K+1, N].
+      returns: [..., N].
       zero: [N], return of the random agent: z = 0.
-      high: [N], best possible return: z = 1. Where it is within 1e-6 of zero the task cannot be
-        normalised: NaN, never 0.
+      high: [N], highest possible return: z = 1. Where it is not at least 1e-6 above zero the task
+        cannot be normalised: NaN, never 0.
     """
     span = high - zero
-    return (returns - zero) / np.where(np.abs(span) < NARROW, np.nan, span)
+    return (returns - zero) / np.where(span < NARROW, np.nan, span)
 
 
 def clears_random(own: Cell, random: Cell) -> bool | None:

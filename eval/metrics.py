@@ -1,14 +1,14 @@
-"""What was kept and what was forgotten: pure functions on the matrix R of `eval.matrix`.
+"""What was kept and what was forgotten: pure functions of what a life was judged to be.
 
-R is [K+1, N]; row k is the end of phase k, row 0 before training. `trained[k-1]` is s(k), the index
-of the task that phase k trains. Normalise R first, or the task with the largest returns decides
-every mean. What is undefined is NaN and says why; it is never 0.
+A metric is a function `Judged -> Metric` in `METRICS`; the report and summary.json show all of
+them. Returns are normalised first, or the task with the largest ones would decide every mean. What
+is undefined is NaN and says why; it is never 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +16,45 @@ import numpy as np
 from eval.matrix import Matrix, Vector
 
 NOT_JUDGED = "not judged"
+NOT_NORMALISED = "cannot be normalised"
 NOT_LEARNED = "not learned: its own phase did not end above the random agent"
 NOT_TRAINED = "not trained yet"
+LAST = "trained last"
 LAST_ALONE = "trained last: 0 by construction, and no other task counts"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What metrics are computed from; K phases that are over, N tasks.
+
+    Attributes:
+      z: [K+1, N], normalised returns at the end of each phase, row 0 before training; NaN where
+        nothing was judged and all down the column of a task that cannot be normalised.
+      trained: s(1) … s(K), index of the task that each phase trains.
+      learned: per phase, whether its task ended it above the random agent; None: cannot be said,
+        and the task counts.
+      curves: [N], z of every evaluation of the life, also inside phases and after phase K, as
+        (env_steps [M], z [M]) by time.
+      not_normalised: task -> why it cannot be normalised.
+    """
+
+    z: Matrix
+    trained: Sequence[int]
+    learned: Sequence[bool | None]
+    curves: Sequence[tuple[Vector, Vector]] = ()
+    not_normalised: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """K"""
+        return len(self.z) - 1
+
+    @property
+    def tasks(self) -> range:
+        return range(self.z.shape[1])
+
+    def phases_of(self, task: int) -> list[int]:
+        return [phase for phase, which in enumerate(self.trained, start=1) if which == task]
 
 
 @dataclass(frozen=True)
@@ -51,36 +87,6 @@ def average_seen_curve(R: Matrix, trained: Sequence[int]) -> Vector:
     return np.array([_mean(R[k, sorted(set(trained[:k]))]) for k in range(len(R))])
 
 
-def average_performance(R: Matrix) -> Metric:
-    """A_K = (1/N) sum_i R[K, i]: all tasks, also those not yet trained.
-
-    Source: Continual World (arXiv:2105.10919), which averages the last 5 evaluations; here it is
-    the one evaluation at the end.
-    """
-    return _metric(
-        "average performance",
-        R[-1],
-        {},
-        "A_K = mean over all tasks i of z[K, i]",
-        "Continual World (Wołczyk et al. 2021); one evaluation instead of the last five",
-    )
-
-
-def average_performance_seen(R: Matrix, trained: Sequence[int]) -> Metric:
-    """A_K over the tasks that phases 1 … K trained.
-
-    Source: Lopez-Paz & Ranzato (arXiv:1706.08840), whose average is over the tasks seen.
-    """
-    unseen = {i: NOT_TRAINED for i in range(R.shape[1]) if i not in trained[: len(R) - 1]}
-    return _metric(
-        "average performance, seen tasks",
-        R[-1],
-        unseen,
-        "mean over tasks i trained in phases 1 … K of z[K, i]",
-        "GEM (Lopez-Paz & Ranzato 2017)",
-    )
-
-
 def drops(R: Matrix, trained: Sequence[int]) -> Matrix:
     """What each phase's task has lost by the end of each later phase, [K, K+1].
 
@@ -94,112 +100,136 @@ def drops(R: Matrix, trained: Sequence[int]) -> Matrix:
     return lost
 
 
-def forgetting(R: Matrix, trained: Sequence[int], learned: Sequence[bool | None]) -> Metric:
-    """F = mean_i (R[e(i), i] - R[K, i]), e(i) the last phase that trained task i.
+def average_performance(judged: Judged) -> Metric:
+    """A_K = (1/N) sum_i z[K, i]: all tasks, also those not yet trained.
+
+    Source: Continual World (arXiv:2105.10919), which averages the last 5 evaluations; here it is
+    the one evaluation at the end.
+    """
+    return _mean_over_tasks(
+        judged,
+        "average performance",
+        judged.z[-1],
+        {},
+        "A_K = mean over all tasks i of z[K,i]",
+        "Continual World (Wołczyk et al. 2021); one evaluation instead of the last five",
+    )
+
+
+def average_performance_seen(judged: Judged) -> Metric:
+    """A_K over the tasks that phases 1 … K trained.
+
+    Source: Lopez-Paz & Ranzato (arXiv:1706.08840), whose average is over the tasks seen.
+    """
+    return _mean_over_tasks(
+        judged,
+        "average performance, seen tasks",
+        judged.z[-1],
+        {task: NOT_TRAINED for task in judged.tasks if task not in judged.trained},
+        "mean over tasks i trained in phases 1 … K of z[K,i]",
+        "GEM (Lopez-Paz & Ranzato 2017)",
+    )
+
+
+def forgetting(judged: Judged) -> Metric:
+    """F = mean_i (z[e(i), i] - z[K, i]), e(i) the last phase that trained task i.
 
     The task of phase K counts with its 0, as in the source, but not alone: F would be 0 whatever
     was forgotten. A task that was not learned has nothing to forget and is left out. Negative:
     tasks got better after their own phase.
 
     Source: Continual World (arXiv:2105.10919), whose two ends are means of 5 evaluations.
-
-    Args:
-      R: [K+1, N].
-      trained: s(1) … s(K).
-      learned: per phase, whether its task ended it above the random agent; None: cannot be said,
-        and the task counts.
     """
-    lost, left_out = _own_phase_losses(R, trained, learned)
-    newest = trained[len(R) - 2] if len(R) > 1 else None
-    if all(task in left_out or task == newest for task in range(R.shape[1])):
-        left_out = {**left_out, **({} if newest is None else {newest: LAST_ALONE})}
-    return _metric(
+    z, last = judged.z, judged.last
+    lost = np.full(len(judged.tasks), np.nan)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not phases:
+            left_out[task] = NOT_TRAINED
+        elif judged.learned[phases[-1] - 1] is False:
+            left_out[task] = NOT_LEARNED
+        else:
+            lost[task] = z[phases[-1], task] - z[last, task]
+    counted = np.flatnonzero(~np.isnan(lost)).tolist()
+    if counted and counted == list(judged.trained[-1:]):
+        left_out[counted[0]] = LAST_ALONE
+    return _mean_over_tasks(
+        judged,
         "forgetting",
         lost,
         left_out,
-        "F = mean over tasks i of z[e(i), i] - z[K, i]; e(i) = last phase that trained i",
+        "F = mean over tasks i of z[e(i),i] − z[K,i]; e(i) = last phase that trained i",
         "Continual World (Wołczyk et al. 2021); the task trained last counts with its 0",
     )
 
 
-def forgetting_from_best(
-    R: Matrix, trained: Sequence[int], learned: Sequence[bool | None]
-) -> Metric:
-    """F_K = mean_i (max_l R[l, i] - R[K, i]), l from i's first training on and l < K.
+def forgetting_from_best(judged: Judged) -> Metric:
+    """F_K = mean_i (max_l z[l, i] - z[K, i]), l from i's first training on and l < K.
 
     Over tasks first trained before phase K. The maximum excludes row K, so that a task which is at
     its best in the end counts as negative. Tasks never learned are left out.
 
     Source: Chaudhry et al. 2018 (arXiv:1801.10112), Eq. for f_j^k.
     """
-    last = len(R) - 1
-    lost = np.full(R.shape[1], np.nan)
+    z, last = judged.z, judged.last
+    lost = np.full(len(judged.tasks), np.nan)
     left_out: dict[int, str] = {}
-    for task in range(R.shape[1]):
-        phases = _phases_of(task, trained[:last])
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
         before_last = [phase for phase in phases if phase < last]
         if not before_last:
-            left_out[task] = "trained last" if phases else NOT_TRAINED
-        elif all(learned[phase - 1] is False for phase in before_last):
+            left_out[task] = LAST if phases else NOT_TRAINED
+        elif all(judged.learned[phase - 1] is False for phase in before_last):
             left_out[task] = NOT_LEARNED
         else:
-            judged = R[before_last[0] : last, task]
-            judged = judged[~np.isnan(judged)]
-            if len(judged):
-                lost[task] = judged.max() - R[last, task]
-    return _metric(
+            earlier = z[before_last[0] : last, task]
+            earlier = earlier[~np.isnan(earlier)]
+            if len(earlier):
+                lost[task] = earlier.max() - z[last, task]
+    return _mean_over_tasks(
+        judged,
         "forgetting from the best",
         lost,
         left_out,
-        "F_K = mean over tasks i trained before K of max z[l, i] - z[K, i], first(i) ≤ l < K",
+        "F_K = mean over tasks i trained before K of max z[l,i] − z[K,i], first(i) ≤ l < K",
         "Chaudhry et al. 2018",
     )
 
 
-def backward_transfer(R: Matrix, trained: Sequence[int]) -> Metric:
-    """BWT = mean_i (R[K, i] - R[f(i), i]), f(i) the first phase that trained i, over f(i) < K.
+def backward_transfer(judged: Judged) -> Metric:
+    """BWT = mean_i (z[K, i] - z[f(i), i]), f(i) the first phase that trained i, over f(i) < K.
 
     Negative: forgotten. Includes tasks that were not learned: a later phase may have taught them.
 
     Source: GEM (arXiv:1706.08840), Eq. 3, generalised from tasks to phases.
     """
-    last = len(R) - 1
-    gained = np.full(R.shape[1], np.nan)
+    z, last = judged.z, judged.last
+    gained = np.full(len(judged.tasks), np.nan)
     left_out: dict[int, str] = {}
-    for task in range(R.shape[1]):
-        phases = _phases_of(task, trained[:last])
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
         if not phases or phases[0] == last:
-            left_out[task] = "trained last" if phases else NOT_TRAINED
+            left_out[task] = LAST if phases else NOT_TRAINED
         else:
-            gained[task] = R[last, task] - R[phases[0], task]
-    return _metric(
+            gained[task] = z[last, task] - z[phases[0], task]
+    return _mean_over_tasks(
+        judged,
         "backward transfer",
         gained,
         left_out,
-        "BWT = mean over tasks i with f(i) < K of z[K, i] - z[f(i), i]; f(i) = first phase of i",
+        "BWT = mean over tasks i with f(i) < K of z[K,i] − z[f(i),i]; f(i) = first phase of i",
         "GEM (Lopez-Paz & Ranzato 2017), Eq. 3",
     )
 
 
-def _own_phase_losses(
-    R: Matrix, trained: Sequence[int], learned: Sequence[bool | None]
-) -> tuple[Vector, dict[int, str]]:
-    last = len(R) - 1
-    lost = np.full(R.shape[1], np.nan)
-    left_out: dict[int, str] = {}
-    for task in range(R.shape[1]):
-        phases = _phases_of(task, trained[:last])
-        if not phases:
-            left_out[task] = NOT_TRAINED
-        elif learned[phases[-1] - 1] is False:
-            left_out[task] = NOT_LEARNED
-        else:
-            lost[task] = R[phases[-1], task] - R[last, task]
-    return lost, left_out
-
-
-def _phases_of(task: int, trained: Sequence[int]) -> list[int]:
-    return [phase for phase, which in enumerate(trained, start=1) if which == task]
+METRICS: tuple[Callable[[Judged], Metric], ...] = (
+    average_performance,
+    average_performance_seen,
+    forgetting,
+    forgetting_from_best,
+    backward_transfer,
+)
 
 
 def _mean(values: Vector) -> float:
@@ -207,14 +237,20 @@ def _mean(values: Vector) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _metric(
-    name: str, values: Vector, left_out: Mapping[int, str], formula: str, source: str
+def _mean_over_tasks(
+    judged: Judged,
+    name: str,
+    values: Vector,
+    left_out: Mapping[int, str],
+    formula: str,
+    source: str,
 ) -> Metric:
     """Mean over the tasks that are neither left out nor NaN; without any, NaN and the reasons."""
     reasons = dict(left_out)
-    for task, value in enumerate(values):
-        if math.isnan(value):
-            reasons.setdefault(task, NOT_JUDGED)
-    kept = np.array([v for task, v in enumerate(values) if task not in reasons], np.float64)
-    reason = "" if len(kept) else "no task counts: " + "; ".join(sorted(set(reasons.values())))
-    return Metric(name, _mean(kept), formula, source, reason, reasons)
+    for task in judged.tasks:
+        if math.isnan(values[task]) and task not in reasons:
+            why = judged.not_normalised.get(task)
+            reasons[task] = NOT_JUDGED if why is None else f"{NOT_NORMALISED}: {why}"
+    counted = [task for task in judged.tasks if task not in reasons]
+    reason = "" if counted else "no task counts: " + "; ".join(sorted(set(reasons.values())))
+    return Metric(name, _mean(values[counted]), formula, source, reason, reasons)

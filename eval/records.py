@@ -57,11 +57,10 @@ class EpisodeRecord(Record):
       return_: undiscounted sum of rewards.
       length: decisions.
       terminated: ended by termination rather than truncation.
-      cut: ended by a phase boundary or a restart rather than by the world; not a whole episode.
+      cut: ended by a phase boundary rather than by the world; not a whole episode.
       extras: facts from the world, e.g. {"achievements": {...}}.
-      gate: {} without a gate, else sums over the decisions of the episode: `n` (count), `p`
-        (probability of the partner), `chosen` (times the partner acted), `entropy_gap`,
-        `divergence`, `penalty`.
+      gate: {} without a gate, else sums over the decisions of the episode: `n` (count) and the
+        statistics of `eval.gate_sums.GateMeans`.
     """
 
     file: ClassVar[str] = "episodes.jsonl"
@@ -118,9 +117,11 @@ class TrainRecord(Record):
     Attributes:
       losses: name -> mean.
       diagnostics: name -> mean (entropies, norms, returns of imagination …).
-      gate: task -> {`n`, `p`, `chosen`, `entropy_gap`, `divergence`, `penalty`}: means over the
-        decisions taken (n is a count).
+      gate: task -> `n`, a count of decisions, and means over them of the statistics of
+        `eval.gate_sums.GateMeans`.
       riders: rider -> statistic -> mean.
+      by_task: task -> loss, diagnostic or rider's statistic -> mean over the updates that had rows
+        of the task.
       sampled_rows, held_rows: task -> rows of replay trained on since the previous record, and
         rows held now.
       sampled_age: mean age in agent steps of the rows trained on.
@@ -139,6 +140,7 @@ class TrainRecord(Record):
     diagnostics: Mapping[str, float]
     gate: Mapping[str, Mapping[str, float]]
     riders: Mapping[str, Mapping[str, float]]
+    by_task: Mapping[str, Mapping[str, float]]
     sampled_rows: Mapping[str, int]
     held_rows: Mapping[str, int]
     sampled_age: float

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from continual.errors import UserError, nearest
+from continual.strict_yaml import Document, load, one_line
+from continual.validation import validate
 from eval.records import EpisodeRecord, PhaseRecord, Record, load_records
 
 R = TypeVar("R", bound=Record)
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A phase as the curriculum has it. `steps` are environment steps."""
+class KeptPhase(BaseModel):
+    """A phase as the run's curriculum.yaml has it. `steps` are environment steps."""
 
-    number: int
+    model_config = ConfigDict(frozen=True)
+
     task: str
     steps: int
     cycle: int
+
+
+class KeptCurriculum(BaseModel):
+    """What is read of the curriculum.yaml that a run keeps: cycles unrolled, tasks resolved.
+
+    Tasks are taken as they are: records of a world that is gone can still be judged.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    phases: Annotated[tuple[KeptPhase, ...], Field(min_length=1)]
+    judged: tuple[str, ...]
+    return_ranges: Mapping[str, tuple[_Finite, _Finite]] = {}
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,12 @@ class Span:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RecordedRun:
     """A run as its folder tells it, finished or not.
 
     Attributes:
-      path: the folder.
-      name, scale, variant, seed: from config.yaml, as text; empty where it does not say.
+      path: the folder; its name is the run's.
+      scale, variant, seed: from config.yaml, as text; empty where it does not say.
       config, versions: config.yaml and versions.json.
       curriculum: its name.
       plan: all phases; plan[k-1] is phase k.
@@ -53,18 +69,21 @@ class RunFolder:
     """
 
     path: Path
-    name: str
     scale: str
     variant: str
     seed: str
     config: Mapping[str, Any]
     versions: Mapping[str, Any]
     curriculum: str
-    plan: tuple[Plan, ...]
+    plan: tuple[KeptPhase, ...]
     tasks: tuple[str, ...]
     return_ranges: Mapping[str, tuple[float, float]]
     episodes: Sequence[EpisodeRecord]
     phases: Sequence[PhaseRecord]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -90,19 +109,19 @@ class RunFolder:
         for e in self.episodes:
             newest[e.phase] = max(newest.get(e.phase, 0), e.env_steps)
         spans: list[Span] = []
-        for phase in self.plan:
+        for number, phase in enumerate(self.plan, start=1):
             start = spans[-1].stop if spans else 0
-            if phase.number in over:
-                start, stop = over[phase.number].env_steps
-            elif phase.number in newest:
-                stop = max(start, newest[phase.number])
+            if number in over:
+                start, stop = over[number].env_steps
+            elif number in newest:
+                stop = max(start, newest[number])
             else:
                 break
-            spans.append(Span(phase.number, phase.task, start, stop))
+            spans.append(Span(number, phase.task, start, stop))
         return spans
 
 
-def load_run(path: Path) -> RunFolder:
+def load_run(path: Path) -> RecordedRun:
     """Read a run folder.
 
     Raises:
@@ -113,26 +132,24 @@ def load_run(path: Path) -> RunFolder:
     for name in ("config.yaml", "curriculum.yaml"):
         if not (path / name).is_file():
             raise UserError(f"{path}: not a run folder: no {name}; expected one such as runs/NAME")
-    config = _load_yaml(path / "config.yaml")
-    curriculum = _load_yaml(path / "curriculum.yaml")
-    plan = _plan(path / "curriculum.yaml", curriculum)
-    judged_only = _texts(path / "curriculum.yaml", curriculum, "judged")
-    tasks = tuple(dict.fromkeys([*(phase.task for phase in plan), *judged_only]))
+    config = _mapping(path / "config.yaml", _load_yaml(path / "config.yaml").value)
+    curriculum = validate(KeptCurriculum, _load_yaml(path / "curriculum.yaml"))
+    plan = curriculum.phases
+    tasks = tuple(dict.fromkeys([*(phase.task for phase in plan), *curriculum.judged]))
     episodes = _load_records(path / "records", EpisodeRecord)
     phases = _load_records(path / "records", PhaseRecord)
     _check_episodes(path / "records" / EpisodeRecord.file, episodes, tasks, len(plan))
-    return RunFolder(
+    return RecordedRun(
         path=path,
-        name=str(config.get("name") or path.resolve().name),
         scale=_text(config.get("scale")),
         variant=_text(config.get("variant")),
         seed=_text(config.get("seed")),
         config=config,
         versions=_load_versions(path / "versions.json"),
-        curriculum=str(curriculum.get("name", "")),
+        curriculum=curriculum.name,
         plan=plan,
         tasks=tasks,
-        return_ranges=_return_ranges(path / "curriculum.yaml", curriculum),
+        return_ranges=curriculum.return_ranges,
         episodes=episodes,
         phases=phases,
     )
@@ -154,18 +171,11 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text: {_one_line(error)}") from error
+        raise UserError(f"{path}: cannot be read as text: {one_line(error)}") from error
 
 
-def _load_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        value = yaml.safe_load(_read(path))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not YAML: {_one_line(error.problem)}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {_one_line(error)}") from error
-    return _mapping(path, value)
+def _load_yaml(path: Path) -> Document:
+    return load(_read(path), str(path))
 
 
 def _load_versions(path: Path) -> Mapping[str, Any]:
@@ -188,45 +198,9 @@ def _load_records(folder: Path, kind: type[R]) -> list[R]:
     try:
         return load_records(folder, kind)
     except (OSError, ValueError) as error:
-        said = _one_line(error)
+        said = one_line(error)
         path = str(folder / kind.file)
         raise UserError(said if said.startswith(path) else f"{path}: {said}") from error
-
-
-def _plan(path: Path, curriculum: Mapping[str, Any]) -> tuple[Plan, ...]:
-    phases = curriculum.get("phases")
-    if not isinstance(phases, list) or not phases:
-        raise UserError(f"{path}: phases: found {phases!r:.40}, expected a list of phases")
-    plan = []
-    for number, phase in enumerate(phases, start=1):
-        match phase:
-            case {"task": str(task), "steps": int(steps)}:
-                plan.append(Plan(number, task, steps, int(phase.get("cycle", 1))))
-            case _:
-                raise UserError(
-                    f"{path}: phases[{number - 1}]: found {phase!r:.60}, expected task and steps"
-                )
-    return tuple(plan)
-
-
-def _texts(path: Path, curriculum: Mapping[str, Any], key: str) -> list[str]:
-    texts = curriculum.get(key) or []
-    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-        raise UserError(f"{path}: {key}: found {texts!r:.60}, expected a list of tasks")
-    return texts
-
-
-def _return_ranges(path: Path, curriculum: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    ranges = {}
-    for task, pair in (curriculum.get("return_ranges") or {}).items():
-        match pair:
-            case [int() | float() as low, int() | float() as high] if math.isfinite(high - low):
-                ranges[str(task)] = (float(low), float(high))
-            case _:
-                raise UserError(
-                    f"{path}: return_ranges: {task}: found {pair!r:.40}, expected [low, high]"
-                )
-    return ranges
 
 
 def _check_episodes(
@@ -243,7 +217,3 @@ def _check_episodes(
             raise UserError(f"{path}:{line}: phase {e.phase!r}, expected {first} to {phases}")
         if not isinstance(e.return_, (int, float)):
             raise UserError(f"{path}:{line}: return_ {e.return_!r:.40}, expected a number")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

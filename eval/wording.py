@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from eval.findings import ACTOR, GATED, RANDOM, Findings, Outcome
+from eval.findings import ACTOR, GATED, RANDOM, Findings, Outcome, normalised
 
 SPELLED_OUT = 4  # with more tasks than these a sentence names the extremes only
 
@@ -30,6 +30,14 @@ def number(value: float) -> str:
     size = abs(value)
     text = f"{value:.0f}" if size >= 99.5 else f"{value:.1f}" if size >= 9.95 else f"{value:.2f}"
     return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def score(value: float) -> str:
+    """A normalised return, or a difference of two: 0.424; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text.replace("-", "−")
 
 
 def percent(share: float) -> str:
@@ -112,10 +120,10 @@ def _went(forgotten: float) -> str:
 def _gate(f: Findings) -> str:
     if not f.has_gate:
         return f"There was no gate: the {policy_name(f.headline)} took every decision."
-    lived = [(p, g) for p, g in zip(f.run.plan, f.lived, strict=True) if g.decisions]
-    if not lived:
+    lived = enumerate(zip(f.run.plan, f.lived, strict=True), start=1)
+    shares = [(g.chosen, f"phase {k}, {phase.task}") for k, (phase, g) in lived if g.decisions]
+    if not shares:
         return "The gate was judged, but no lived episode has ended yet."
-    shares = [(g.chosen, f"phase {p.number}, {p.task}") for p, g in lived]
     if len(shares) > SPELLED_OUT:
         (low, least), (high, most) = min(shares), max(shares)
         chose = f"between {percent(low)} ({least}) and {percent(high)} ({most}) of decisions"
@@ -126,20 +134,20 @@ def _gate(f: Findings) -> str:
 
 def _compared(f: Findings) -> str:
     """Mean z at the newest judged phase end, of every policy that was judged like the headline."""
-    zero = np.array([s.zero for s in f.scales])
-    span = np.array([s.high for s in f.scales]) - zero
     means = {}
     for column in f.side_by_side:
         if column.action_mode == f.mode and column.policy != RANDOM and f.last:
-            z = (column.means()[f.last] - zero) / np.where(np.abs(span) < 1e-6, np.nan, span)
+            z = normalised(column.means(), f.scales)[f.last]
             if not np.isnan(z).all():
                 means[column.policy] = float(np.nanmean(z))
     if len(means) < 2 or f.headline not in means:
         return ""
-    others = [f"the {policy_name(p)} alone {m:.2f}" for p, m in means.items() if p != f.headline]
+    others = [
+        f"{number(m)} with the {policy_name(p)} alone" for p, m in means.items() if p != f.headline
+    ]
     return (
-        f"; at the last phase end it scored {means[f.headline]:.2f} of the normalised return, "
-        f"{listed(others)}"
+        f"; at the end of phase {f.last} the mean normalised return was "
+        f"{listed([f'{number(means[f.headline])} with the gate', *others])}"
     )
 
 

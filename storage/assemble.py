@@ -32,7 +32,7 @@ def assemble(
       drawn: positions, in the order of the draw.
       length: T, rows of a sequence after its context row.
       union: columns of the batch, neither frames nor latents; zeros where a stream lacks one.
-      latents: columns of the context; zeros where the streams do not keep them.
+      latents: columns of the context, those that the streams keep.
       rows: ever appended to the replay, the origin of `Batch.age`.
 
     Returns:

@@ -55,7 +55,7 @@ class Batch:
         rung of the ladder, surplus rows are zeros; B_img = 0 where there are none.
       task: [B] int32, index of the sequence's task; all masks follow from it.
       previous: name -> [B, …], the `action.*` columns of the context rows.
-      context: name -> [B, …], the `latent.*` columns of the context rows.
+      context: name -> [B, …], the `latent.*` columns of the context rows; none if none are kept.
       draw: [B] int32, identity of each sequence in the draw, before images were put first: keys
         its noise.
       age: [B] int64, agent steps between the sequence's last row and the newest row of the

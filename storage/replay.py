@@ -6,6 +6,7 @@ layout, `storage.window` for blocks, `storage.assemble` for what a batch is made
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,19 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from continual.errors import UserError, nearest
+from continual.files import lock_folder, sync_path
 from storage.assemble import assemble, scatter_latents
 from storage.batch import Batch, Column, Schema, Where
-from storage.lock import acquire_lock, release_lock
 from storage.sampling import Runs, draw_where, make_runs
 from storage.stream import Stream, StreamId, check_same, create_stream, load_stream
 from storage.window import LATENT, STEP, StreamWindow, row_nbytes
-from storage.zarr_files import (
-    check_capacity,
-    create_store,
-    drop_other_streams,
-    has_store,
-    sync_path,
-)
+from storage.zarr_files import check_capacity, create_store, drop_other_streams, has_store
 
 CURSOR = 1  # version of what `commit` returns
 
@@ -131,10 +126,6 @@ class Replay:
             held[task] = held.get(task, 0) + stream.window.held_rows(self._oldest)
         return held
 
-    def is_ready(self, length: int) -> bool:
-        """Whether some world holds a sequence of `length` rows and the row before it."""
-        return bool(self._runs().starts(length).any())
-
     def sample(self, rng: np.random.Generator, batch: int, length: int, union: Schema) -> Batch:
         """Draw B sequences of T rows, every start among the held rows equally likely.
 
@@ -147,7 +138,7 @@ class Replay:
           union: columns of the batch that are neither frames nor latents.
 
         Raises:
-          ValueError: no sequence is that long yet, see `is_ready`.
+          ValueError: no world holds `length` rows and the row before them yet.
         """
         return assemble(
             self._windows(),
@@ -155,7 +146,7 @@ class Replay:
             draw_where(rng, self._runs(), batch, length),
             length=length,
             union=union,
-            latents=self._latents,
+            latents=self._kept,
             rows=self._rows,
         )
 
@@ -223,7 +214,7 @@ class Replay:
     def close(self) -> None:
         """Let another writer in. Writes nothing: what was not committed is not kept."""
         if self._lock is not None:
-            release_lock(self._lock)
+            os.close(self._lock)
             self._lock = None
         self._streams = {}
 
@@ -294,7 +285,7 @@ def open_replay(
         raise ValueError(f"latent columns {misnamed}, expected names that begin with {LATENT!r}")
     exists = has_store(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = acquire_lock(folder)
+    lock = lock_folder(folder, "a replay has one writer, wait for it")
     try:
         if exists:
             check_capacity(folder, capacity)
@@ -303,7 +294,7 @@ def open_replay(
             sync_path(folder / "zarr.json")
             sync_path(folder)
     except BaseException:
-        release_lock(lock)
+        os.close(lock)
         raise
     return Replay(
         folder,

@@ -54,7 +54,7 @@ def draw_where(rng: np.random.Generator, runs: Runs, batch: int, length: int) ->
     """
     stops = np.cumsum(runs.starts(length))
     if not stops.size or stops[-1] == 0:
-        raise ValueError(f"no world holds {length + 1} rows in a row yet; ask is_ready({length})")
+        raise ValueError(f"no world holds {length + 1} rows in a row yet")
     position = rng.integers(stops[-1], size=batch)
     run = np.searchsorted(stops, position, side="right")
     begins = stops[run] - runs.starts(length)[run]

@@ -12,7 +12,6 @@ array in C order and is written here directly: one file operation, which says wh
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import warnings
@@ -25,13 +24,12 @@ import numpy as np
 import zarr
 
 from continual.errors import UserError
+from continual.files import LOCK, PARTIAL, replace_file, sync_path
 from storage.batch import Column, Schema
-from storage.lock import LOCK
 from storage.window import fill_value
 
 FORMAT = "continual.replay"
 VERSION = 1
-PARTIAL = ".partial"  # suffix of a file that is being written; zarr uses the same
 
 
 def has_store(folder: Path) -> bool:
@@ -114,7 +112,8 @@ class StreamFiles:
         for name, values in columns.items():
             path = self._chunk(name, block)
             replaces = path.exists()
-            _write_whole(path, values, durable=replaces)
+            content = values.reshape(-1).view(np.uint8).data
+            replace_file(path, content, durable=replaces)
             self.unsynced |= {path.parent} if replaces else {path, path.parent}
 
     def read(self, block: int) -> dict[str, np.ndarray]:
@@ -238,30 +237,6 @@ def _arrays(folder: Path, mode: Literal["r", "r+"]) -> dict[str, zarr.Array[Any]
     """
     found = sorted(path.parent for path in folder.glob("*/zarr.json"))
     return {path.name: zarr.open_array(path, mode=mode) for path in found}
-
-
-def _write_whole(path: Path, values: np.ndarray, *, durable: bool) -> None:
-    """Write a file under another name and rename it, so that a reader or a kill sees no half."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            file.write(values.reshape(-1).view(np.uint8).data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def sync_path(path: Path) -> None:
-    """Flush one file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _block_of(chunk: Path) -> int:

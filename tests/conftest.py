@@ -15,7 +15,7 @@ import pytest
 from continual.backend import compilation_cache
 
 ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",  # for tests marked gpu: JAX_PLATFORMS=cuda make test ARGS='-m gpu'
+    "JAX_PLATFORMS": "cpu",
     "JAX_NUMPY_RANK_PROMOTION": "raise",  # no silent [B] + [T, B]
     "JAX_DEBUG_KEY_REUSE": "1",
     "JAX_COMPILATION_CACHE_DIR": str(compilation_cache("xla-tests")),
@@ -23,7 +23,6 @@ ENVIRONMENT = {
     "MUJOCO_GL": "disable",  # the default suite draws nothing with GL
     "MPLBACKEND": "agg",
     "OMP_NUM_THREADS": "2",
-    "WANDB_MODE": "disabled",
 }
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
@@ -36,15 +35,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips tests marked `gpu` where jax sees no accelerator."""
-    if item.get_closest_marker("gpu") is not None:
-        import jax
-
-        if jax.default_backend() == "cpu":
-            pytest.skip("no accelerator, or JAX_PLATFORMS=cpu")
 
 
 @pytest.fixture

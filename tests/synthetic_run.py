@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from continual.strict_yaml import dump
+from curricula.loader import NamedCurriculum, PlannedPhase, resolved
 from eval.records import EpisodeRecord, PhaseRecord
 
 CUP, WALKER, CRAFTER = "dmc/ball_in_cup_catch", "dmc/walker_walk", "crafter/reward"
@@ -42,7 +43,6 @@ class SyntheticRun:
         finished: int | None = None,
         judged: Sequence[str] = (),
         episodes: int = 6,
-        name: str = "synthetic",
         seed: int = 0,
     ) -> None:
         self.folder, self.plan, self.policies = folder, list(plan), list(policies)
@@ -53,7 +53,7 @@ class SyntheticRun:
         self.skill = dict.fromkeys(self.tasks, 0.0)
         self.lines: list[str] = []
         self.phase_lines: list[str] = []
-        self._settings(name, seed, judged)
+        self._settings(seed, judged)
 
     def write(self) -> Path:
         self._evaluate("before", 0, 0)
@@ -73,24 +73,21 @@ class SyntheticRun:
         (records / "phases.jsonl").write_text("".join(f"{line}\n" for line in self.phase_lines))
         return self.folder
 
-    def _settings(self, name: str, seed: int, judged: Sequence[str]) -> None:
+    def _settings(self, seed: int, judged: Sequence[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = {
-            "name": name,
             "seed": seed,
-            "scale": "small",
-            "variant": "full",
+            "scale": "laptop",
+            "variant": "gated",
             "replay": {"capacity": 1_000_000},
-            "gate": {"temperature": 0.1, "kl_weight": 1.0},
         }
-        curriculum = {
-            "name": "dmc_then_crafter",
-            "phases": [{"task": task, "steps": STEPS, "cycle": 1} for task in self.plan],
-            "judged": list(judged),
-            "return_ranges": {t: [0.0, LEVELS[t][3]] for t in self.tasks if t in LEVELS},
-        }
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        (self.folder / "curriculum.yaml").write_text(yaml.safe_dump(curriculum, sort_keys=False))
+        plan = (PlannedPhase(k, 1, task, STEPS) for k, task in enumerate(self.plan, start=1))
+        curriculum = NamedCurriculum("dmc_then_crafter", "", None, tuple(plan), tuple(judged))
+        ranges = {t: [0.0, LEVELS[t][3]] for t in self.tasks if t in LEVELS}
+        (self.folder / "config.yaml").write_text(dump(config))
+        (self.folder / "curriculum.yaml").write_text(
+            dump(resolved(curriculum) | {"return_ranges": ranges})
+        )
         versions = {"python": "3.11.2", "numpy": np.__version__}
         (self.folder / "versions.json").write_text(json.dumps(versions))
 

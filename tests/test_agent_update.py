@@ -71,15 +71,30 @@ def test_with_one_task_the_parameter_count_is_dreamerv3s(size, world):
     assert parameter_count(params) == {"walker": walker, "crafter": crafter}[world]
 
 
-def test_a_task_that_is_added_adds_leaves_and_changes_none(config):
-    alone = make_model(config.model, union({"cup": CUP, "walker": WALKER}))
+@pytest.mark.parametrize(("old", "new"), [("cup walker", "crafter"), ("crafter", "walker cup")])
+def test_a_task_that_is_added_adds_leaves_and_changes_none(config, old, new):
+    known = {"crafter": CRAFTER, "walker": WALKER, "cup": CUP}
     fewer, more = (
-        leaves(init_params(m, jax.random.key(3))) for m in (alone, make_model(config.model, ALL))
+        leaves(init_params(make_model(config.model, union(tasks)), jax.random.key(3)))
+        for tasks in (
+            {name: known[name] for name in names.split()} for names in (old, f"{old} {new}")
+        )
     )
     assert fewer.keys() < more.keys()
     for name, leaf in fewer.items():
         np.testing.assert_array_equal(leaf, more[name], err_msg=name)
-    assert all("image" in name or "crafter" in name for name in more.keys() - fewer.keys())
+    slots = [slot.name for name in new.split() for slot in known[name].slots]
+    heads = [head.name for name in new.split() for head in known[name].heads]
+    added = (*slots, *heads, *(["branch:vector"] if "cup" in new else []))
+    assert all(any(part in name for part in added) for name in more.keys() - fewer.keys())
+
+
+def test_dreams_start_from_all_states_where_there_are_fewer_than_asked_for(model, rng):
+    config = tiny(imagination={"horizon": 3, "last": 50})
+    batch = random_batch(rng, config, [CUP_TASK, WALKER_TASK])
+    start = jax.eval_shape(lambda: learner(model))
+    _, handout, _ = jax.eval_shape(make_update(model, config), start, batch, update_key(0, 0))
+    assert handout.imagined_return.shape == batch.reward.shape
 
 
 def test_heads_of_equal_shape_start_differently(model):
@@ -178,8 +193,9 @@ def test_permuting_the_sequences_permutes_the_result(model, config, update, rng)
     np.testing.assert_array_equal(
         np.array(handout.stored["latent.stoch"])[order], handout2.stored["latent.stoch"]
     )
-    for name in metrics:
-        np.testing.assert_allclose(metrics[name], metrics2[name], rtol=2e-4, err_msg=name)
+    for one, other in ((metrics.means, metrics2.means), (metrics.by_task, metrics2.by_task)):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=2e-4, err_msg=name)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(state2.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
@@ -222,12 +238,12 @@ def test_riders_that_never_act_leave_dreamerv3_bit_for_bit(rng):
     assert_same(states[0].learner, states[1].learner)
     updates = [make_update(agent.model, agent.config) for agent in (dreamer, passive)]
     learners = [state.learner for state in states]
-    rider, advance = states[1].riders["awac"], passive._rider_updates["awac"]
+    rider, advance = states[1].riders["awac"], passive.riders["awac"].update
     for number in range(20):
         batch = random_batch(rng, passive.config, [2, 2, 0, 1])
         learners[0], _, _ = updates[0](learners[0], batch, update_key(0, number))
         learners[1], handout, _ = updates[1](learners[1], batch, update_key(0, number))
-        rider, _ = advance(rider, learners[1], batch, handout)
+        rider, _ = advance(rider, learners[1], batch, handout, update_key(1, number))
     assert_same(learners[0], learners[1])
 
 

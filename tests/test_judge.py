@@ -11,7 +11,8 @@ from continual.envs.interact import Seen, begin, interact
 from continual.envs.interface import Head, Interface, Slot
 from continual.envs.world import Action, TimeStep, restart, termination, transition, truncation
 from continual.seeding import EVALUATION_SEEDS, evaluation_seed
-from eval.judge import GateSums, judge
+from eval.gate_sums import GateSums
+from eval.judge import judge
 
 INTERFACE = Interface((Slot("toy.place", ()),), (Head("toy", "categorical", 3),))
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.agent import make_agent
 from continual import run
 from continual.collect import Living
+from continual.envs.toy import ToyWorld
+from continual.envs.world import TimeStep
 from continual.errors import UserError
-from continual.opening import Opened
+from continual.files import lock_folder
+from continual.running import Opened, Stop
 
 CURRICULUM = """
 description: Three kinds of toys.
@@ -114,7 +122,7 @@ def test_a_life_stopped_by_ctrl_c_and_gone_on_with_is_the_same_life(
 
     def interrupting(self: Living) -> None:
         learn(self)
-        if left and self._life.clock.env_steps >= left[0]:
+        if left and self.life.clock.env_steps >= left[0]:
             left.pop(0)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -129,41 +137,79 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing below catches it."""
 
 
+def raise_killed(*_: object) -> None:
+    raise Killed
+
+
+def live_until_killed(
+    monkeypatch, name: str, method: Callable[..., object], is_time: Callable[[Any], bool]
+) -> None:
+    """Live until `is_time(self)` holds after a call of the method."""
+
+    def dying(self, *arguments):
+        method(self, *arguments)
+        if is_time(self):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{method.__module__}.{method.__qualname__}", dying)
+        with pytest.raises(Killed):
+            live(name)
+
+
 @pytest.mark.parametrize("after", [3, 75, 130, 200])
 def test_a_life_killed_between_checkpoints_is_the_same_life(
     folder, undisturbed, monkeypatch, after
 ):
-    learn = Living._learn
-
-    def dying(self: Living) -> None:
-        learn(self)
-        if self._life.clock.env_steps >= after:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Living, "_learn", dying)
-        with pytest.raises(Killed):
-            live("killed")
+    is_time = lambda living: living.life.clock.env_steps >= after
+    live_until_killed(monkeypatch, "killed", Living._learn, is_time)
     assert live("killed") == 0
     assert records(folder, "killed") == undisturbed[1]
 
 
 def test_a_life_killed_while_it_is_judged_is_the_same_life(folder, undisturbed, monkeypatch):
-    evaluate = Opened.evaluate
-    count = []
-
-    def dying(self: Opened, piece) -> None:
-        evaluate(self, piece)
-        count.append(piece)
-        if len(count) == 17:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Opened, "evaluate", dying)
-        with pytest.raises(Killed):
-            live("judged")
+    live_until_killed(
+        monkeypatch, "judged", Opened.evaluate, lambda opened: len(opened.judged) == 17
+    )
     assert live("judged") == 0
     assert records(folder, "judged") == undisturbed[1]
+
+
+def test_a_life_killed_while_it_is_saved_again_where_it_stands_is_the_same_life(
+    folder, undisturbed, monkeypatch, capsys
+):
+    is_time = lambda living: living.life.clock.env_steps >= 75
+    live_until_killed(monkeypatch, "saved", Living._learn, is_time)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "asked", True)
+        patch.setattr("continual.checkpoint.save_file", raise_killed)
+        with pytest.raises(Killed):
+            live("saved")
+    capsys.readouterr()
+    assert live("saved") == 0
+    assert "goes on: runs/saved, from 50 environment steps" in capsys.readouterr().out
+    assert records(folder, "saved") == undisturbed[1]
+
+
+def test_train_records_tell_phases_apart_and_leave_nothing_out(undisturbed):
+    _, kept = undisturbed
+    phases = [json.loads(line) for line in kept["phases.jsonl"].splitlines()]
+    trained = [json.loads(line) for line in kept["train.jsonl"].splitlines()]
+    for phase in phases:
+        own = [t for t in trained if t["phase"] == phase["phase"]]
+        assert own[-1]["updates"] == phase["updates"][1]
+        assert {task for t in own for task in t["gate"]} == {phase["task"]}
+        decisions = sum(t["gate"][phase["task"]]["n"] for t in own)
+        assert decisions == phase["env_steps"][1] - phase["env_steps"][0]
+    sampled = sum(rows for t in trained for rows in t["sampled_rows"].values())
+    assert sampled == phases[-1]["updates"][1] * 4 * 8  # batch and length
+
+
+def test_phases_as_short_as_can_be_are_learnt_from(folder):
+    tight = ["collect.budgets={toy: 9}", "collect.start=18", "replay.capacity=36"]
+    assert run.main(["toys.yaml", "name=tight", *SMALL[1:], *tight]) == 0
+    phases = records(folder, "tight")["phases.jsonl"].splitlines()
+    assert json.loads(phases[-1])["updates"][1] > 0
 
 
 def test_a_finished_run_says_so_and_changes_nothing(undisturbed, monkeypatch, capsys):
@@ -181,13 +227,116 @@ def test_a_run_with_other_settings_is_refused_by_the_names_of_the_keys(undisturb
         live("whole", "agent.optim.lr=1e-3")
 
 
+def test_a_run_in_use_says_so_before_anything_else(undisturbed, monkeypatch):
+    folder, _ = undisturbed
+    monkeypatch.chdir(folder)
+    lock = lock_folder(folder / "runs" / "whole", "wait")
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        live("whole", "agent.optim.lr=1e-3")
+    os.close(lock)
+
+
+SHORT = ["variant=random", "collect.budgets={toy: 20}", "evaluate.inside_every=1"]
+
+
+def live_shortly(*more: str) -> int:
+    return run.main(["toys.yaml", *SHORT, *more])
+
+
 def test_fresh_begins_beside_a_run_and_never_over_it(folder):
-    short = ["variant=random", "fresh=true", "collect.budgets={toy: 20}"]
-    assert live("again", *short) == 0
+    assert live_shortly("name=again", "fresh=true") == 0
     first = records(folder, "again")
-    assert live("again", *short) == 0
+    assert live_shortly("name=again", "fresh=true") == 0
     assert records(folder, "again") == first
     assert records(folder, "again-2") == first
+
+
+def interrupt_after_decision(patch: pytest.MonkeyPatch, env_steps: int) -> None:
+    learn = Living._learn
+
+    def interrupting(self: Living) -> None:
+        learn(self)
+        if self.life.clock.env_steps == env_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    patch.setattr(Living, "_learn", interrupting)
+
+
+def test_a_stopped_fresh_run_goes_on_by_the_command_it_says(folder, monkeypatch, capsys):
+    assert live_shortly("fresh=true") == 0
+    with monkeypatch.context() as patch:
+        interrupt_after_decision(patch, 30)
+        assert live_shortly("fresh=true") == 130
+    said = capsys.readouterr().out
+    assert "stopped at 30 environment steps in phase 2, all of it saved. " in said
+    _, _, door, *arguments = shlex.split(said[said.index("This goes on: ") + 14 :])
+    assert door == "continual.run"
+    assert run.main(arguments) == 0
+    assert len(list((folder / "runs").iterdir())) == 2
+    first, second = (records(folder, p.name) for p in sorted((folder / "runs").iterdir()))
+    assert first == second
+
+
+def test_a_run_stopped_when_all_is_lived_names_no_phase_that_is_not_there(
+    folder, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Opened, "report", raise_killed)
+        with pytest.raises(Killed):
+            live_shortly("name=lived")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "asked", True)
+        live_shortly("name=lived")
+    assert "stopped at 60 environment steps after the last phase, " in capsys.readouterr().out
+
+
+def test_a_stopped_run_closes_every_world_it_opened(folder, monkeypatch):
+    used: set[ToyWorld] = set()
+    reset = ToyWorld.reset
+
+    def resetting(self: ToyWorld, seed: int) -> TimeStep:
+        used.add(self)
+        return reset(self, seed)
+
+    monkeypatch.setattr(ToyWorld, "reset", resetting)
+    monkeypatch.setattr(ToyWorld, "close", lambda self: used.discard(self))
+    interrupt_after_decision(monkeypatch, 30)
+    assert live_shortly("name=closed") == 130
+    assert used == set()
+
+
+def test_a_world_that_cannot_be_repeated_is_refused_before_the_life_begins(folder, monkeypatch):
+    monkeypatch.setattr(ToyWorld, "deterministic", False)
+    with pytest.raises(UserError, match="toy/reach: not a deterministic world"):
+        live_shortly()
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("runs", ["toys.yaml", "toys.yaml/below", "/proc/none"])
+def test_a_place_that_cannot_hold_a_run_is_refused_in_one_line(folder, runs):
+    with pytest.raises(UserError, match=r"cannot be used: [A-Z].*; choose another runs=") as caught:
+        live_shortly(f"runs={runs}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_ctrl_c_leaves_at_once_with_the_cursor_shown():
+    code = """
+        import os, signal
+        from continual.running import Stop
+        with Stop().listening():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            print("still here")
+    """
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+    left = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, stdout=theirs, check=False
+    )
+    os.close(theirs)
+    assert left.returncode == 130
+    assert os.read(ours, 100).startswith(b"\x1b[?25h")
+    os.close(ours)
 
 
 def test_a_second_process_is_kept_out(folder):
@@ -198,12 +347,12 @@ def test_a_second_process_is_kept_out(folder):
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
-        manifest = folder / "runs" / "twice" / "checkpoints" / "latest"
+        config = folder / "runs" / "twice" / "config.yaml"
         for _ in range(600):
-            if manifest.exists():
+            if config.exists():
                 break
             time.sleep(0.1)
-        with pytest.raises(UserError, match=f"process {process.pid}"):
+        with pytest.raises(UserError, match=f"in use by process {process.pid}"):
             live("twice")
     finally:
         process.kill()
@@ -229,6 +378,7 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(folder, capsys):
         (["toys.yaml", "variant=gatd"], "did you mean 'gated'"),
         (["toys.yaml", "name=../x"], "expected letters"),
         (["toys.yaml", "collect.budgets={dcm: 10}"], "did you mean 'dmc'"),
+        (["toys.yaml", "collect.budgets={toy/match: 9}"], "phase 2 (toy/match): 9 steps"),
         (["toys.yaml", "--dryrun"], "--dry-run"),
         ([], "expected one curriculum"),
     ],

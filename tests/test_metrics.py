@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eval.gate_behaviour import gate_behaviour, gate_when_judged, gate_while_living
+from eval.gate_behaviour import gate_when_judged, gate_while_living
+from eval.gate_sums import gate_means
 from eval.matrix import (
     Cell,
     cell,
@@ -22,6 +26,13 @@ from eval.matrix import (
     training_curve,
 )
 from eval.metrics import (
+    LAST_ALONE,
+    METRICS,
+    NOT_JUDGED,
+    NOT_LEARNED,
+    NOT_NORMALISED,
+    NOT_TRAINED,
+    Judged,
     average_performance,
     average_performance_curve,
     average_performance_seen,
@@ -52,6 +63,17 @@ R_CYCLES = np.array([[0.0, 0.0], [0.6, 0.0], [0.2, 0.5], [0.8, 0.1], [0.7, 0.9]]
 TRAINED_CYCLES = (0, 1, 0, 1)
 
 
+def judged(
+    z: np.ndarray,
+    trained: Sequence[int],
+    learned: Sequence[bool | None] = (None,) * 9,
+    not_normalised: Mapping[int, str] | None = None,
+) -> Judged:
+    """Of a life that is over, or of its first phases: as many as z has rows for."""
+    last = len(z) - 1
+    return Judged(z, trained[:last], learned[:last], not_normalised=not_normalised or {})
+
+
 def record(**changes: object) -> EpisodeRecord:
     fields: dict[str, object] = {
         "split": "eval",
@@ -78,53 +100,59 @@ def record(**changes: object) -> EpisodeRecord:
 
 
 def test_average_performance_is_the_mean_of_the_last_row():
-    assert average_performance(R3).value == pytest.approx(1.4 / 3)
+    assert average_performance(judged(R3, TRAINED3)).value == pytest.approx(1.4 / 3)
     np.testing.assert_allclose(average_performance_curve(R3), [0.1 / 3, 0.3, 1.9 / 3, 1.4 / 3])
 
 
 def test_average_over_seen_tasks_ignores_those_to_come():
     np.testing.assert_allclose(average_seen_curve(R3, TRAINED3), [NAN, 0.8, 0.9, 1.4 / 3])
-    assert average_performance_seen(R3[:2], TRAINED3).value == pytest.approx(0.8)
+    assert average_performance_seen(judged(R3[:2], TRAINED3)).value == pytest.approx(0.8)
 
 
-def test_a_task_that_cannot_be_normalised_is_left_out_of_the_average_and_named():
-    R = R3.copy()
-    R[:, 1] = NAN
-    metric = average_performance(R)
+def test_a_task_without_a_number_is_left_out_of_the_average_and_says_which_way():
+    z = R3.copy()
+    z[:, 1] = NAN
+    metric = average_performance(judged(z, TRAINED3))
     assert metric.value == pytest.approx(0.45)
-    assert metric.left_out == {1: "not judged"}
+    assert metric.left_out == {1: NOT_JUDGED}
+    metric = average_performance(judged(z, TRAINED3, not_normalised={1: "no range"}))
+    assert metric.left_out == {1: f"{NOT_NORMALISED}: no range"}
 
 
 def test_forgetting_is_own_phase_end_minus_end_over_all_tasks():
-    assert forgetting(R3, TRAINED3, LEARNED3).value == pytest.approx((0.6 + 0.4 + 0.0) / 3)
+    assert forgetting(judged(R3, TRAINED3, LEARNED3)).value == pytest.approx((0.6 + 0.4 + 0.0) / 3)
 
 
 def test_forgetting_from_the_best_excludes_the_last_row_and_the_last_task():
-    metric = forgetting_from_best(R3, TRAINED3, LEARNED3)
+    metric = forgetting_from_best(judged(R3, TRAINED3, LEARNED3))
     assert metric.value == pytest.approx((0.7 + 0.4) / 2)
     assert metric.left_out == {2: "trained last"}
     improved = np.array([[0.0, 0.0], [0.5, 0.0], [0.7, 0.6]])
-    assert forgetting_from_best(improved, (0, 1), (True, True)).value == pytest.approx(-0.2)
+    assert forgetting_from_best(judged(improved, (0, 1), (True, True))).value == pytest.approx(-0.2)
 
 
 def test_forgetting_from_the_best_counts_from_the_first_training_on():
     lucky_before = np.array([[0.9, 0.0, 0.0], [0.3, 0.9, 0.0], [0.2, 0.5, 0.0], [0.2, 0.4, 0.5]])
     # Task 1 stood at 0.9 after phase 1 but is first trained in phase 2, where it ends at 0.5.
-    metric = forgetting_from_best(lucky_before, TRAINED3, LEARNED3)
+    metric = forgetting_from_best(judged(lucky_before, TRAINED3, LEARNED3))
     assert metric.value == pytest.approx(((0.3 - 0.2) + (0.5 - 0.4)) / 2)
 
 
 def test_backward_transfer_is_the_negative_of_forgetting_when_each_task_has_one_phase():
-    assert backward_transfer(R3, TRAINED3).value == pytest.approx(-(0.6 + 0.4) / 2)
+    assert backward_transfer(judged(R3, TRAINED3)).value == pytest.approx(-(0.6 + 0.4) / 2)
 
 
 def test_with_cycles_the_own_end_is_the_last_and_backward_transfer_starts_at_the_first():
     learned = (True,) * 4
-    assert forgetting(R_CYCLES, TRAINED_CYCLES, learned).value == pytest.approx((0.1 + 0.0) / 2)
+    assert forgetting(judged(R_CYCLES, TRAINED_CYCLES, learned)).value == pytest.approx(
+        (0.1 + 0.0) / 2
+    )
     # First ends: 0.6 -> 0.7 and 0.5 -> 0.9.
-    assert backward_transfer(R_CYCLES, TRAINED_CYCLES).value == pytest.approx((0.1 + 0.4) / 2)
+    assert backward_transfer(judged(R_CYCLES, TRAINED_CYCLES)).value == pytest.approx(
+        (0.1 + 0.4) / 2
+    )
     # Bests before the end: 0.8 and 0.5.
-    best = forgetting_from_best(R_CYCLES, TRAINED_CYCLES, learned).value
+    best = forgetting_from_best(judged(R_CYCLES, TRAINED_CYCLES, learned)).value
     assert best == pytest.approx((0.1 - 0.4) / 2)
 
 
@@ -139,26 +167,83 @@ def test_drops_give_every_training_phase_its_own_row():
 
 
 def test_a_task_that_was_not_learned_has_no_forgetting():
-    metric = forgetting(R3, TRAINED3, (True, False, True))
+    metric = forgetting(judged(R3, TRAINED3, (True, False, True)))
     assert metric.value == pytest.approx((0.6 + 0.0) / 2)
     assert "not learned" in metric.left_out[1]
-    assert forgetting_from_best(R3, TRAINED3, (True, False, True)).value == pytest.approx(0.7)
+    assert forgetting_from_best(judged(R3, TRAINED3, (True, False, True))).value == pytest.approx(
+        0.7
+    )
 
 
 def test_a_task_of_which_learning_cannot_be_told_still_counts():
-    assert forgetting(R3, TRAINED3, (None,) * 3).value == pytest.approx(1.0 / 3)
+    assert forgetting(judged(R3, TRAINED3, (None,) * 3)).value == pytest.approx(1.0 / 3)
 
 
 def test_what_is_undefined_is_nan_and_says_why():
-    after_one_phase = forgetting_from_best(R3[:2], TRAINED3, LEARNED3)
+    after_one_phase = forgetting_from_best(judged(R3[:2], TRAINED3, LEARNED3))
     assert math.isnan(after_one_phase.value)
     assert "trained last" in after_one_phase.reason
-    last_alone = forgetting(R3[:2], TRAINED3, LEARNED3)
+    last_alone = forgetting(judged(R3[:2], TRAINED3, LEARNED3))
     assert math.isnan(last_alone.value)
     assert "0 by construction" in last_alone.reason
-    nothing_learned = forgetting(R3, TRAINED3, (False,) * 3)
+    nothing_learned = forgetting(judged(R3, TRAINED3, (False,) * 3))
     assert math.isnan(nothing_learned.value)
     assert "not learned" in nothing_learned.reason
+
+
+def test_forgetting_is_not_0_because_all_but_the_newest_task_lack_a_number():
+    z = np.array([[0.0, 0.0], [NAN, 0.0], [NAN, 0.8]])
+    metric = forgetting(judged(z, (0, 1), (True, True)))
+    assert math.isnan(metric.value)
+    assert metric.left_out == {0: NOT_JUDGED, 1: LAST_ALONE}
+    metric = forgetting(judged(R3, TRAINED3, (False, False, False)))
+    assert set(metric.left_out.values()) == {NOT_LEARNED}
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> Judged:
+    """Any life of up to 4 phases and 3 tasks, with holes in what was judged."""
+    number = st.sampled_from([NAN, NAN, 0.1, 0.4, 0.9])
+    z = np.array(draw(st.lists(st.tuples(number, number, number), min_size=2, max_size=5)))
+    last, tasks = len(z) - 1, 3
+    narrow = draw(st.sets(st.integers(0, tasks - 1)))
+    z[:, sorted(narrow)] = NAN
+    trained = draw(st.lists(st.integers(0, tasks - 1), min_size=last, max_size=last))
+    learned = draw(st.lists(st.sampled_from([True, False, None]), min_size=last, max_size=last))
+    return Judged(z, trained, learned, not_normalised=dict.fromkeys(narrow, "why"))
+
+
+@given(lives())
+def test_a_metric_is_a_number_of_the_tasks_it_counts_or_nan_with_a_reason(life: Judged):
+    for metric in (function(life) for function in METRICS):
+        counted = [task for task in life.tasks if task not in metric.left_out]
+        assert math.isnan(metric.value) == (not counted) == bool(metric.reason), metric
+        assert not np.isnan(life.z[-1, counted]).any(), metric
+        for task, why in metric.left_out.items():
+            assert why
+            assert (why == f"{NOT_NORMALISED}: why") <= (task in life.not_normalised), metric
+            assert (why == NOT_JUDGED) <= (task not in life.not_normalised), metric
+            assert (why == NOT_TRAINED) <= (task not in life.trained), metric
+
+
+@given(lives())
+def test_forgetting_counts_every_learned_task_with_both_ends_but_never_the_newest_alone(
+    life: Judged,
+):
+    lost = {}
+    for phase, task in enumerate(life.trained, start=1):
+        own, final = life.z[phase, task], life.z[-1, task]
+        lost[task] = NAN if life.learned[phase - 1] is False else own - final
+    lost = {task: value for task, value in lost.items() if not math.isnan(value)}
+    if set(lost) == {life.trained[-1]}:
+        lost = {}
+    metric = forgetting(life)
+    assert set(life.tasks) - set(metric.left_out) == set(lost)
+    if lost:
+        assert metric.value == pytest.approx(np.mean(list(lost.values())))
+    if LAST_ALONE in metric.left_out.values():
+        assert metric.left_out[life.trained[-1]] == LAST_ALONE
+        assert not lost
 
 
 def test_normalising_puts_random_at_zero_and_the_highest_return_at_one():
@@ -167,9 +252,9 @@ def test_normalising_puts_random_at_zero_and_the_highest_return_at_one():
     np.testing.assert_allclose(z, [[0, 0], [1, 0.5], [0.5, 1]])
 
 
-def test_a_task_whose_range_has_no_width_is_nan_rather_than_zero():
-    z = normalise(np.array([[3.0, 1.0]]), np.array([5.0, 0.0]), np.array([5.0, 2.0]))
-    np.testing.assert_array_equal(z, [[NAN, 0.5]])
+def test_a_task_whose_range_has_no_width_or_is_upside_down_is_nan():
+    z = normalise(np.array([[3.0, 1.0, 3.0]]), np.array([5.0, 0.0, 6.0]), np.array([5.0, 2.0, 5.0]))
+    np.testing.assert_array_equal(z, [[NAN, 0.5, NAN]])
 
 
 def test_learning_must_clear_the_random_agent_beyond_chance():
@@ -235,10 +320,10 @@ def test_rolling_mean_uses_what_there_is_at_the_start():
 def test_gate_means_weigh_every_decision_alike():
     long = record(gate={"n": 90, "p": 9.0, "chosen": 0, "entropy_gap": 45.0})
     short = record(gate={"n": 10, "p": 10.0, "chosen": 10, "entropy_gap": -5.0})
-    g = gate_behaviour([long, short, record()])
+    g = gate_means(r.gate for r in (long, short, record()))
     assert (g.decisions, g.p, g.chosen, g.entropy_gap) == (100, 0.19, 0.1, 0.4)
     assert math.isnan(g.divergence)
-    assert gate_behaviour([]).decisions == 0
+    assert gate_means([]).decisions == 0
 
 
 def test_gate_is_told_apart_by_phase_task_and_way_of_acting():

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from continual.errors import UserError
-from eval import report, wording
-from eval.findings import find
-from eval.matrix import clears_random
+from continual.strict_yaml import dump
+from curricula.loader import parse_curriculum, resolved
+from eval import metrics, report, wording
+from eval.findings import Findings, find
+from eval.gate_sums import GATE_SUMS
+from eval.matrix import clears_random, normalise
+from eval.page import matrix_cells, write_report
 from eval.plots import cell_colours
 from eval.run_folder import load_run
 from tests.synthetic_run import CRAFTER, CUP, STEPS, WALKER, SyntheticRun
@@ -68,12 +72,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def html(run: Path) -> str:
-    return report.write_report(run).read_text(encoding="utf-8")
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def metric(f: Findings, name: str) -> metrics.Metric:
+    (found,) = (m for m in f.metrics if m.name == name)
+    return found
 
 
 def page_of(folder: Path, **settings: object) -> Page:
     run = SyntheticRun(folder, **settings).write()  # type: ignore[arg-type]
-    return Page(report.write_report(run).read_text(encoding="utf-8"))
+    return Page(write_report(run).read_text(encoding="utf-8"))
 
 
 def test_page_begins_with_the_answer_in_three_sentences_of_its_own_numbers(run: Path, html: str):
@@ -113,7 +122,7 @@ def test_page_needs_nothing_from_outside_and_is_well_formed(html: str):
 
 
 def test_same_records_give_the_same_bytes(run: Path, html: str):
-    again = report.write_report(run)
+    again = write_report(run)
     assert again.read_text(encoding="utf-8") == html
     assert sorted(p.name for p in again.parent.iterdir()) == [
         "index.html",
@@ -144,14 +153,16 @@ def test_summary_file_is_strict_json_of_all_numbers(run: Path, html: str):
     assert summary["status"] == "finished"
     assert summary["headline"] == {"policy": "gated", "action_mode": "mode"}
     f = find(load_run(run))
-    assert summary["metrics"][2]["value"] == f.metrics[2].value
-    assert summary["metrics"][3]["left_out"] == {CRAFTER: "trained last"}
+    shown = {m["name"]: m for m in summary["metrics"]}
+    assert shown["forgetting"]["value"] == metric(f, "forgetting").value
+    assert shown["forgetting from the best"]["left_out"] == {CRAFTER: metrics.LAST}
+    assert [phase["number"] for phase in summary["phases"]] == [1, 2, 3]
     assert len(summary["curves"][WALKER]["awac_actor"]) == 1 + 3 * 5
     assert summary["average_performance_seen"][0] is None
 
 
 def test_matrix_outlines_the_trained_task_and_colours_only_what_was_trained(run: Path):
-    table = report.matrix_cells(find(load_run(run)))
+    table = matrix_cells(find(load_run(run)))
     assert [[c.own for c in row] for row in table] == [
         [False] * 3,
         [True, False, False],
@@ -168,7 +179,7 @@ def test_matrix_outlines_the_trained_task_and_colours_only_what_was_trained(run:
 
 def test_colour_follows_the_normalised_return_so_that_small_scales_do_not_vanish(run: Path):
     f = find(load_run(run))
-    crafter = report.matrix_cells(f)[3][2]
+    crafter = matrix_cells(f)[3][2]
     assert crafter.style.startswith(f"background:{cell_colours(f.normalised[3, 2])[0]}")
     assert cell_colours(-1.0) == cell_colours(0.0) != cell_colours(1.0)
 
@@ -192,7 +203,7 @@ def test_run_without_any_record_gets_a_page(tmp_path: Path):
     run = SyntheticRun(tmp_path / "run").write()
     for file in (run / "records").iterdir():
         file.unlink()
-    page = Page(report.write_report(run).read_text(encoding="utf-8"))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
     assert "unfinished: phase 1 of 3" in page.text
 
 
@@ -217,7 +228,7 @@ def test_a_random_agent_learns_nothing_and_forgets_nothing(tmp_path: Path):
     f = find(load_run(run))
     assert any(clears_random(o.own, o.random) for o in f.outcomes), "chance lifts none: new seed"
     assert f.learned == (False, False, False)
-    assert math.isnan(f.metrics[2].value)
+    assert math.isnan(metric(f, "forgetting").value)
     assert "0 of 3 tasks" in wording.answer(f)[0]
 
 
@@ -230,22 +241,74 @@ def test_returning_tasks_get_a_table_of_later_losses_and_judged_tasks_a_column(t
     assert f.outcomes[0].phase == 3
 
 
+def test_the_table_of_later_losses_ends_with_the_newest_judged_phase(tmp_path: Path):
+    run = SyntheticRun(tmp_path / "run", plan=(CUP, CRAFTER, CUP, CRAFTER), finished=3).write()
+    html = write_report(run).read_text(encoding="utf-8")
+    assert re.findall(r"<th>end of (\d)</th>", html) == ["2", "3"]
+
+
+def test_page_has_a_column_for_everything_a_gate_records(html: str):
+    missing = [n for n in GATE_SUMS[2:] if f"<th>{n.replace('_', ' ')}</th>" not in html]
+    assert not missing
+
+
+def test_judgement_reads_what_a_life_keeps_of_its_curriculum(tmp_path: Path):
+    kept = parse_curriculum(
+        "{cycles: 2, phases: [{task: toy/reach, steps: 7}, {task: dmc/cup_catch, steps: 9}],"
+        " judged: [dmc/walker_run]}",
+        "back.yaml",
+    )
+    (tmp_path / "curriculum.yaml").write_text(dump(resolved(kept)))
+    (tmp_path / "config.yaml").write_text("{}")
+    run = load_run(tmp_path)
+    assert run.curriculum == kept.name
+    assert run.tasks == kept.tasks
+    assert [(p.task, p.steps, p.cycle) for p in run.plan] == [
+        (p.task, p.steps, p.cycle) for p in kept.plan
+    ]
+
+
 def test_a_task_without_a_return_range_is_not_normalised_and_says_so(tmp_path: Path):
     page = page_of(tmp_path / "run", plan=(CUP,), judged=("toy/unknown",))
     assert "curriculum.yaml gives no return range" in page.text
     f = find(load_run(tmp_path / "run"))
     assert np.isnan(f.normalised[:, 1]).all()
-    assert not math.isnan(f.metrics[0].value)
-    assert f.metrics[0].left_out[1]
+    average = metric(f, "average performance")
+    assert not math.isnan(average.value)
+    assert average.left_out == {1: "cannot be normalised: curriculum.yaml gives no return range"}
+
+
+def test_a_metric_of_one_function_is_on_the_page_and_in_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def first_z(judged: metrics.Judged) -> metrics.Metric:
+        (env_steps, z), *_ = judged.curves
+        assert env_steps[0] == 0
+        return metrics.Metric("level of the newborn", float(z[0]), "z at 0", "nobody")
+
+    monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, first_z))
+    page = page_of(tmp_path / "run", finished=1)
+    f = find(load_run(tmp_path / "run"))
+    value = metric(f, "level of the newborn").value
+    assert value == f.normalised[0, 0]
+    assert f"level of the newborn{wording.score(value)}" in page.text
+    summary = json.loads((tmp_path / "run" / "report" / "summary.json").read_text())
+    assert summary["metrics"][-1]["value"] == value
+
+
+def test_policies_are_compared_on_the_normalised_return_of_the_newest_phase(run: Path):
+    f = find(load_run(run))
+    zero, high = np.array([[s.zero, s.high] for s in f.scales]).T
+    (actor,) = (c for c in f.side_by_side if (c.policy, c.action_mode) == ("dreamer_actor", "mode"))
+    z = normalise(actor.means(), zero, high)[f.last].mean()
+    assert f"{wording.number(z)} with the Dreamer actor alone" in wording.answer(f)[2]
 
 
 def test_names_from_files_are_escaped(tmp_path: Path):
-    run = SyntheticRun(
-        tmp_path / "run", plan=(CUP,), episodes=2, name="<script>alert(1)</script>"
-    ).write()
-    html = report.write_report(run).read_text(encoding="utf-8")
+    run = SyntheticRun(tmp_path / "<script>alert(1)", plan=(CUP,), episodes=2).write()
+    html = write_report(run).read_text(encoding="utf-8")
     assert "<script" not in html
-    assert "&lt;script&gt;" in html
+    assert "&lt;script&gt;alert(1)" in html
 
 
 def test_door_prints_the_page_and_exits_0(run: Path, capsys: pytest.CaptureFixture[str]):
@@ -258,9 +321,14 @@ def test_door_prints_the_page_and_exits_0(run: Path, capsys: pytest.CaptureFixtu
     [
         ("config.yaml missing", "no config.yaml"),
         ("config.yaml: [1, 2]", "config.yaml: found list, expected keys and values"),
-        ("config.yaml: a: [", "config.yaml:1: not YAML"),
-        ("curriculum.yaml: phases: []", "expected a list of phases"),
-        ("curriculum.yaml: phases: [{task: 3}]", "phases[0]"),
+        ("config.yaml: a: [", "config.yaml:1:5: not valid YAML"),
+        ("curriculum.yaml: {name: a, judged: [], phases: 3}", "1:23: phases: expected a list"),
+        ("curriculum.yaml: {name: a, judged: [], phases: []}", "phases: expected 1 or more"),
+        ("curriculum.yaml: {phases: [{task: 3}]}", "curriculum.yaml:1:1: name: missing"),
+        (
+            "curriculum.yaml: {name: a, judged: [], phases: [{task: 3, steps: 1, cycle: 1}]}",
+            "phases[0].task: expected text, found 3",
+        ),
         ("versions.json: {", "versions.json:1: not JSON"),
         ("records/episodes.jsonl: nonsense\n", "episodes.jsonl:1: not a EpisodeRecord"),
     ],
@@ -308,3 +376,12 @@ def test_records_of_another_curriculum_are_refused(tmp_path: Path):
 def test_numbers_keep_three_digits_at_any_scale(value: float, written: str):
     assert wording.number(value) == written
     assert wording.number(math.nan) == "–"
+
+
+def test_scores_have_three_decimals_and_no_negative_zero():
+    assert [wording.score(v) for v in (0.4236, -0.0001, -0.5, math.nan)] == [
+        "0.424",
+        "0.000",
+        "−0.500",
+        "–",
+    ]

@@ -148,8 +148,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     declared = {
         canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]
     }
-    optional = {canonicalize_name(Requirement(line).name) for line in EXTRAS["wandb"]}
-    assert used - optional == declared - NOT_IMPORTED
+    assert used == declared - NOT_IMPORTED
 
 
 def test_constraints_are_exact_versions_and_nothing_else() -> None:

@@ -110,6 +110,24 @@ def test_no_stretch_between_checkpoints_is_longer_than_asked(agenda):
                 saved = clock
 
 
+@given(agendas(), st.integers(1, 7))
+def test_what_was_lived_is_on_disk_before_a_phase_end_is_judged(agenda, stride):
+    clock, judged, saved = Clock(), set(), None
+    while not isinstance(action := next_action(agenda, clock, judged, saved), Done):
+        match action:
+            case Collect(until):
+                while clock.env_steps < until:
+                    clock = replace(clock, env_steps=clock.env_steps + stride)
+            case Evaluate():
+                assert action.when != "end" or saved == clock
+                judged.add(action)
+            case EndPhase():
+                clock = clock.next_phase()
+            case Checkpoint():
+                assert saved != clock
+                saved = clock
+
+
 def test_inside_points_are_even_and_leave_the_ends_out():
     phase = PlannedPhase(1, 1, "toy/reach", 100)
     assert inside_points(EvaluateConfig(inside_every=0.25), phase) == [25, 50, 75]

@@ -93,9 +93,9 @@ class ReplayMachine(RuleBasedStateMachine):
     def learn(self, seed, length, newer):
         """Draw a batch, compare it, and write latents back (some after more rows came)."""
         held = self.held()
-        ready = any(len(rows) > length for rows in held.values())
-        assert self.replay.is_ready(length) == ready
-        if not ready:
+        if not any(len(rows) > length for rows in held.values()):
+            with pytest.raises(ValueError, match="no world holds"):
+                self.replay.sample(np.random.default_rng(seed), 5, length, UNION)
             return
         batch = self.replay.sample(np.random.default_rng(seed), 5, length, UNION)
         steps = batch.columns["reward"].astype(int)
@@ -118,8 +118,8 @@ class ReplayMachine(RuleBasedStateMachine):
 
     def check_contents(self):
         """Nearly every held row is drawn, as a context or behind one."""
-        if self.replay.is_ready(1):
-            held = self.held()
+        held = self.held()
+        if any(len(rows) > 1 for rows in held.values()):
             batch = self.replay.sample(np.random.default_rng(0), 100, 1, UNION)
             for b, steps in enumerate(batch.columns["reward"].astype(int)):
                 rows = held[self.model.rows[steps[0]]]

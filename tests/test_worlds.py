@@ -22,6 +22,8 @@ from continual.envs.random_policy import RandomPolicy
 from continual.envs.registry import (
     interface_of,
     make_world,
+    most_specific,
+    resolve_key,
     resolve_task,
     return_range,
     task_names,
@@ -32,9 +34,6 @@ from continual.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 every_task = pytest.mark.parametrize("task", task_names())
-every_continuous_task = pytest.mark.parametrize(
-    "task", [t for t in task_names() if t.startswith("dmc/") or t == "toy/reach"]
-)
 
 
 @functools.cache
@@ -71,7 +70,11 @@ def same(left: Sequence[TimeStep], right: Sequence[TimeStep]) -> bool:
 
 
 def constant(world: World, value: float) -> Action:
-    return {h.name: np.full(h.shape, value, h.dtype) for h in world.interface.heads}
+    """The value in every dimension of continuous heads, class 0 of the others."""
+    return {
+        h.name: np.full(h.shape, value if h.kind == "continuous" else 0, h.dtype)
+        for h in world.interface.heads
+    }
 
 
 def run_python(code: str, **environment: str | None) -> str:
@@ -145,10 +148,12 @@ def test_different_seeds_give_different_episodes(task: str) -> None:
     assert not same(play(world, 1, actions), play(world, 2, actions))
 
 
-@every_continuous_task
+@every_task
 @pytest.mark.parametrize("side", [-1.0, 1.0])
 def test_continuous_actions_are_clipped(task: str, side: float) -> None:
     world = used_world(task)
+    if not any(head.kind == "continuous" for head in world.interface.heads):
+        pytest.skip("no continuous action")
     within = play(world, 1, [constant(world, side)] * 3)
     beyond = play(world, 1, [constant(world, 5 * side)] * 3)
     assert same(within, beyond)
@@ -270,6 +275,36 @@ def test_alias_stands_for_its_task() -> None:
     assert set(registry.ALIASES.values()) <= set(task_names())
 
 
+def test_a_key_of_a_table_names_a_task_a_whole_domain_or_a_provider() -> None:
+    table = {"dmc": 1, "dmc/humanoid": 2, "dmc/humanoid_run": 3}
+    found = {t: most_specific(table, t, 0) for t in task_names()}
+    assert found["dmc/humanoid_run"] == 3
+    assert found["dmc/humanoid_walk"] == 2
+    assert found["dmc/humanoid_CMU_run"] == found["dmc/walker_walk"] == 1
+    assert found["crafter/reward"] == found["toy/reach"] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "canonical"),
+    [
+        ("dmc", "dmc"),
+        ("dmc/ball_in_cup", "dmc/ball_in_cup"),
+        ("dmc/cup_catch", "dmc/ball_in_cup_catch"),
+        ("crafter", "crafter"),
+    ],
+)
+def test_a_key_of_a_table_has_one_form(key: str, canonical: str) -> None:
+    assert resolve_key(key) == canonical
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("dcm", "dmc"), ("dmc/humanod", "dmc/humanoid"), ("dmc/cup_cach", "dmc/cup_")]
+)
+def test_a_key_that_names_no_task_is_answered_with_the_nearest(key: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"{key!r}: no task, .*did you mean '{hint}"):
+        resolve_key(key)
+
+
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
@@ -299,7 +334,7 @@ def test_return_ranges() -> None:
 def test_asking_for_names_imports_no_simulator() -> None:
     code = """
         import sys
-        from continual.envs import interface_of, task_names
+        from continual.envs.registry import interface_of, task_names
         task_names(), interface_of("crafter/reward"), interface_of("toy/reach")
         print({"dm_control", "mujoco", "crafter", "jax"} & set(sys.modules))
     """
@@ -346,7 +381,7 @@ def test_diverged_simulation_is_truncated_and_leaves_no_trace() -> None:
 def test_rendering_is_disabled_unless_the_user_chose(given: str | None, expected: str) -> None:
     code = """
         import os
-        from continual.envs import make_world
+        from continual.envs.registry import make_world
         make_world("dmc/pendulum_swingup").reset(0)
         print(os.environ["MUJOCO_GL"])
     """
@@ -355,7 +390,7 @@ def test_rendering_is_disabled_unless_the_user_chose(given: str | None, expected
 
 def test_unusable_rendering_library_is_explained_in_one_line() -> None:
     code = """
-        from continual.envs import make_world
+        from continual.envs.registry import make_world
         from continual.errors import UserError
         try:
             make_world("dmc/pendulum_swingup")
@@ -381,7 +416,7 @@ def test_missing_simulator_is_not_blamed_on_rendering(monkeypatch: pytest.Monkey
 LIVE_IN_CRAFTER = """
     import hashlib, random, sys
     import numpy as np
-    from continual.envs import make_world
+    from continual.envs.registry import make_world
 
     junk = []
     def disturb():  # objects come to lie at other addresses than in a quiet process
@@ -432,7 +467,7 @@ def test_crafter_ignores_an_installed_gym(tmp_path: Path) -> None:
     (tmp_path / "gym.py").write_text("raise RuntimeError('an old gym')\n")
     code = """
         import sys
-        from continual.envs import make_world
+        from continual.envs.registry import make_world
         make_world("crafter/reward").reset(0)
         print("gym" in sys.modules)
     """

@@ -77,6 +77,10 @@ _PLAIN_SIZE = {
 _WITHOUT_GL = {"0", "disable", "disabled", "false", "off"}
 
 
+def domain(name: str) -> str:
+    return TASKS[name][0]
+
+
 def make(name: str) -> DmcWorld:
     return DmcWorld(*TASKS[name])
 

@@ -24,6 +24,10 @@ class Provider(Protocol):
         """Names of its tasks, without the provider's."""
         ...
 
+    def domain(self, name: str) -> str:
+        """What a task and its siblings are called together; its own name where it has none."""
+        ...
+
     def make(self, name: str) -> World: ...
 
     def interface(self, name: str) -> Interface:
@@ -61,15 +65,30 @@ def resolve_task(name: str) -> str:
     return task
 
 
-def covers(key: str, task: str) -> bool:
-    """Whether a key of a table names a task: itself, its domain (`dmc/walker`) or its provider."""
-    return task == key or task.startswith((f"{key}/", f"{key}_") if "/" in key else f"{key}/")
+def keys_of(task: str) -> tuple[str, str, str]:
+    """Keys of a table that name a task: itself, its domain (`dmc/walker`), its provider."""
+    task = resolve_task(task)
+    provider, name = task.split("/", 1)
+    return task, f"{provider}/{PROVIDERS[provider].domain(name)}", provider
+
+
+def resolve_key(key: str) -> str:
+    """The canonical form of a key of a table: of a task, a domain or a provider.
+
+    Raises:
+      UserError: it names no task of any world; names the nearest.
+    """
+    known = {key for task in task_names() for key in keys_of(task)}
+    if key in known:
+        return key
+    if key in ALIASES:
+        return ALIASES[key]
+    raise UserError(f"{key!r}: no task, domain or provider, {nearest(key, {*known, *ALIASES})}")
 
 
 def most_specific(table: Mapping[str, int], task: str, default: int) -> int:
-    """The entry of the longest key that covers a task."""
-    covering = [key for key in table if covers(key, task)]
-    return table[max(covering, key=len)] if covering else default
+    """The entry for a task in a table of canonical keys, else for its domain, its provider."""
+    return next((table[key] for key in keys_of(task) if key in table), default)
 
 
 def make_world(task: str, *, repeat: int = 1) -> World:

@@ -65,7 +65,8 @@ class World(Protocol):
     Attributes:
       interface: what it shows and accepts.
       deterministic: whether the same seed and actions always give the same time steps, in this
-        process and in any other. A world that cannot promise it is cut when a life is resumed.
+        process and in any other. A world that cannot promise it can be judged in, and not be lived
+        in yet: a life is brought back by repeating its actions.
     """
 
     interface: Interface

@@ -1,0 +1,244 @@
+"""AWAC: a policy that imitates replayed actions, each by its advantage (docs/equations.md)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from agent import distributions as dist
+from agent.config import AgentConfig, AwacConfig
+from agent.distributions import masked, sg
+from agent.heads import log_prob_and_entropy
+from agent.learner import (
+    Handout,
+    LearnerState,
+    Metrics,
+    interface_table,
+    interfaces_of,
+    mean_by_task,
+)
+from agent.model import Model, init_actor
+from agent.normaliser import ReturnScale, init_return_scale, update_return_scale
+from agent.optimiser import OptimiserState, apply_gradients, init_optimiser
+from agent.owners import masks_of, presence
+from agent.returns import has_successor, replay_returns
+from agent.riders.rider import Rider
+from agent.world_model import TrainBatch
+
+
+@struct.dataclass
+class AwacState:
+    """Attributes:
+    params, optimiser: of the policy.
+    scale: percentiles of REPLAYED returns, apart from DreamerV3's.
+    mean_square: EMA of (R - v)^2, per interface.
+    """
+
+    params: Any
+    optimiser: OptimiserState
+    scale: ReturnScale
+    mean_square: MeanSquare
+
+
+@struct.dataclass
+class MeanSquare:
+    """EMA of squares, per interface; an interface's first batch sets it.
+
+    Attributes:
+      value: [I].
+      is_set: [I].
+    """
+
+    value: Float[Array, " I"]
+    is_set: Bool[Array, " I"]
+
+
+def advantage_weight(
+    advantage: Float[Array, "B T"], counts: Bool[Array, "B T"], config: AwacConfig
+) -> Float[Array, "B T"]:
+    """w(A) at temperature beta, clipped at w_max, without gradient; 0 where nothing counts.
+
+    positive   exp(max(A, 0) / beta)    never below 1: all data is imitated at least a little
+    exp        exp(A / beta)            Nair et al. (arXiv:2006.09359)
+    softmax    n softmax(A / beta)      over the n entries that count: mean 1 before the clip
+    binary     1[A > 0]
+    uniform    1                        behaviour cloning
+    """
+    a = advantage / config.temperature
+    match config.weight:
+        case "positive":
+            w = jnp.exp(jnp.clip(a, 0.0, 50.0))
+        case "exp":
+            w = jnp.exp(jnp.minimum(a, 50.0))
+        case "softmax":
+            share = jax.nn.softmax(jnp.where(counts, a, -jnp.inf).ravel()).reshape(a.shape)
+            # Without a single entry all shares are NaN, and masked below.
+            w = counts.sum() * share
+        case "binary":
+            w = (a > 0).astype(a.dtype)
+        case "uniform":
+            w = jnp.ones_like(a)
+    return sg(masked(jnp.minimum(w, config.w_max), counts))
+
+
+def normalise_within_tasks(
+    weight: Float[Array, "B T"], counts: Bool[Array, "B T"], task: Int[Array, " B"], tasks: int
+) -> Float[Array, "B T"]:
+    """Weights with mean 1 over what counts of each task, so that no task outweighs another."""
+    n = jax.ops.segment_sum(counts.sum(1), task, tasks)
+    total = jax.ops.segment_sum(weight.sum(1), task, tasks)
+    factor = jnp.where(total > 0, n / jnp.where(total > 0, total, 1.0), 0.0)
+    return weight * factor[task][:, None]
+
+
+def awac_loss(
+    log_pi: Float[Array, "*n"], weight: Float[Array, "*n"], counts: Bool[Array, "*n"]
+) -> Float[Array, "*n"]:
+    """-w ln pi(a_t | s_t) of the action done IN state t; 0 where there was none (a last step)."""
+    return masked(-sg(weight) * log_pi, counts)
+
+
+def update_mean_square(
+    state: MeanSquare,
+    x: Float[Array, "B T"],
+    counts: Bool[Array, "B T"],
+    interface: Int[Array, " B"],
+    rate: float,
+) -> MeanSquare:
+    """Move each interface's EMA by its share of the batch; without rows it stays as it is."""
+    index = jnp.arange(state.value.shape[0])
+    mine = (interface[None] == index[:, None])[:, :, None] & counts[None]  # [I, B, T]
+    n = mine.sum((1, 2))
+    square = jnp.where(mine, jnp.square(x)[None], 0.0).sum((1, 2)) / jnp.maximum(n, 1)
+    share = (interface[None] == index[:, None]).mean(1)
+    # The first batch sets it: from 0 it would call every early advantage enormous.
+    moved = jnp.where(state.is_set, state.value + rate * share * (square - state.value), square)
+    return MeanSquare(jnp.where(n > 0, moved, state.value), state.is_set | (n > 0))
+
+
+def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
+    imagination, tasks = agent.imagination, len(model.union.tasks)
+    interfaces = len(interfaces_of(model))
+
+    def init(key: PRNGKeyArray, actor: Any) -> AwacState:
+        del actor
+        params = init_actor(model, key)
+        unset = MeanSquare(jnp.zeros(interfaces), jnp.zeros(interfaces, bool))
+        return AwacState(params, init_optimiser(params), init_return_scale(interfaces), unset)
+
+    def advantages(
+        state: AwacState,
+        learner: LearnerState,
+        batch: TrainBatch,
+        feature: Float[Array, "B T F"],
+        imagined_return: Float[Array, "B T"],
+    ) -> tuple[Float[Array, "B T"], ReturnScale, MeanSquare]:
+        """A_t = (R_t - v_slow(s_t)) / S, and the moved normalisers.
+
+        With bootstrap `slow`, returns and baseline come from one network, so that their difference
+        is an advantage and not the disagreement of two critics.
+        """
+        value = dist.twohot_mean(model.critic.apply({"params": learner.slow}, feature))
+        returns = jax.vmap(replay_returns, (0, 0, 0, 0, None, None))(
+            batch.reward,
+            batch.is_last,
+            batch.is_terminal,
+            value if config.bootstrap == "slow" else imagined_return,
+            imagination.lambda_,
+            imagination.gamma,
+        )
+        counts = has_successor(batch.is_last)
+        interface = jnp.asarray(interface_table(model))[batch.task]
+        rate = imagination.return_rate
+        scale = update_return_scale(state.scale, returns, interface, rate, counts)
+        gap = returns - value
+        mean_square = update_mean_square(state.mean_square, gap, counts, interface, rate)
+        if config.advantage == "rms":
+            unit = jnp.sqrt(mean_square.value) + 1e-8
+        else:
+            unit = scale.spread(imagination.return_floor)
+        return gap / unit[interface][:, None], scale, mean_square
+
+    def update(
+        state: AwacState,
+        learner: LearnerState,
+        batch: TrainBatch,
+        handout: Handout,
+        key: PRNGKeyArray,
+    ) -> tuple[AwacState, Metrics]:
+        del key
+        if config.bootstrap == "imagined":  # known for the last K states only
+            batch = last_columns(batch, handout.imagined_return.shape[1])
+        length = batch.reward.shape[1]
+        feature = handout.latent.feature[:, -length:]
+        masks = masks_of(model.union, batch.task)
+        active = {
+            h.name: jnp.repeat(masks[f"head:{h.name}"][:, None], length, 1)
+            for h in model.union.heads
+        }
+        counts = has_successor(batch.is_last)
+        advantage, scale, mean_square = advantages(
+            state, learner, batch, feature, handout.imagined_return
+        )
+        weight = advantage_weight(advantage, counts, config)
+        if config.normalise == "task":
+            weight = normalise_within_tasks(weight, counts, batch.task, tasks)
+        n = jnp.maximum(counts.sum(), 1)
+
+        def loss(params: Any) -> tuple[Array, Array]:
+            policy = model.actor.apply({"params": params}, feature)
+            log_pi, entropy = log_prob_and_entropy(policy, batch.actions, active)
+            return awac_loss(log_pi, weight, counts).sum() / n, entropy
+
+        (value, entropy), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        optimiser, params = apply_gradients(
+            agent.optim,
+            state.optimiser,
+            state.params,
+            grads,
+            presence(masks, has_frames=False),
+        )
+        statistics = {
+            "entropy": entropy,
+            "weight": weight,
+            "positive_share": (advantage > 0).astype(weight.dtype),
+            "advantage_magnitude": jnp.abs(advantage),
+        }
+        means = {name: masked(x, counts).sum() / n for name, x in statistics.items()}
+        means |= {"loss": value, "weight_max": weight.max()}
+        means["effective_samples"] = effective_share(weight.sum(), jnp.square(weight).sum(), n)
+
+        rows = {name: masked(x, counts).sum(1) for name, x in statistics.items()}
+        by_task = lambda x: mean_by_task(x, batch.task, tasks)
+        each = jnp.maximum(by_task(counts.sum(1)), 1e-8)
+        per_task = {name: by_task(x) / each for name, x in rows.items()}
+        squares = by_task(jnp.square(weight).sum(1))
+        per_task["effective_samples"] = effective_share(by_task(weight.sum(1)), squares, each)
+        sums = jax.ops.segment_sum(weight.sum(1), batch.task, tasks)
+        per_task["weight_sum"] = jnp.where(jnp.isnan(each), jnp.nan, sums)
+        return AwacState(params, optimiser, scale, mean_square), Metrics(means, per_task)
+
+    return Rider(init, jax.jit(update, donate_argnums=0))
+
+
+def last_columns(batch: TrainBatch, columns: int) -> TrainBatch:
+    """What a policy on features needs of a batch, for its last `columns` rows."""
+    cut = lambda x: x[:, -columns:]
+    return replace(
+        batch,
+        actions={name: cut(action) for name, action in batch.actions.items()},
+        reward=cut(batch.reward),
+        is_first=cut(batch.is_first),
+        is_last=cut(batch.is_last),
+        is_terminal=cut(batch.is_terminal),
+    )
+
+
+def effective_share(total: Array, squares: Array, n: Array) -> Array:
+    """Kish's effective sample size over n: 1 when all weights are equal, 1/n when one has all."""
+    return jnp.square(total) / (n * squares + 1e-8)

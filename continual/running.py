@@ -1,0 +1,186 @@
+"""A run in progress: what it can be told to do next, and how somebody asks it to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from agent.agent import Agent
+from continual import seeding
+from continual.checkpoint import save_checkpoint
+from continual.collect import Living, begin_living
+from continual.config import Config
+from continual.envs.registry import make_world
+from continual.envs.world import World
+from continual.judging import Abandoned, Judge
+from continual.life import Life
+from continual.pacing import repeat_of
+from continual.progress import Progress
+from continual.request import Request
+from continual.rundir import RecordBook, RunFolder
+from continual.scheduler import Agenda, Clock, Evaluate
+from continual.tracking import Trackers
+from curricula.loader import PlannedPhase
+from eval.page import write_report
+from eval.records import PhaseRecord
+from storage import Replay
+
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class Stop:
+    """Whether somebody asked the run to stop. The second signal leaves at once: the disk is always
+    in a state that can be gone on from.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    @property
+    def asked(self) -> bool:
+        return self.signal != 0
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked:
+            # The live line hides the cursor. To stop it properly takes locks, which its thread may
+            # hold for good; a terminal understands bytes.
+            with contextlib.suppress(OSError):
+                if os.isatty(1):
+                    os.write(1, _SHOW_CURSOR)
+            os._exit(128 + number)
+        self.signal = number
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Hear SIGINT and SIGTERM while the context lasts."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._hear) for number in numbers]
+        try:
+            yield self
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+@dataclass
+class Opened:
+    """A run in progress: the five nouns with side effects, and the life they serve.
+
+    Attributes:
+      judged: pieces whose records are there.
+      saved: clock of the newest checkpoint, None before the first.
+    """
+
+    request: Request
+    folder: RunFolder
+    agenda: Agenda
+    agent: Agent
+    replay: Replay
+    book: RecordBook
+    tracker: Trackers
+    progress: Progress
+    judge: Judge
+    stop: Stop
+    life: Life
+    judged: set[Evaluate]
+    saved: Clock | None
+    _living: Living | None = None
+
+    @property
+    def phase(self) -> PlannedPhase:
+        return self.agenda.curriculum.plan[self.life.clock.phase - 1]
+
+    def living(self) -> Living:
+        """The running phase; its worlds are built when it begins."""
+        config = self.request.config
+        return self._living or self.enter(make_worlds(config, self.phase.task))
+
+    def enter(self, worlds: list[World]) -> Living:
+        """Live in `worlds` from where the life stands."""
+        config = self.request.config
+        policy = self.agent.living_policy(
+            lambda: self.life.agent, self.phase.task, seeding.stream_seed(config.seed, "act")
+        )
+        self._living = begin_living(
+            self.life,
+            self.phase,
+            worlds,
+            policy,
+            agent=self.agent,
+            replay=self.replay,
+            config=config,
+            tracker=self.tracker,
+        )
+        return self._living
+
+    def evaluate(self, piece: Evaluate) -> None:
+        """Judge one policy on one task; nothing is recorded of a piece that was broken off."""
+        with contextlib.suppress(Abandoned):
+            records = self.judge(piece, self.life.clock, lambda: self.life.agent)
+            for record in records:
+                self.tracker.record(record)
+            self.judged.add(piece)
+
+    def end_phase(self) -> None:
+        """Close the open rows, record the phase, and let the clock enter the next."""
+        phase = self.phase
+        self.living().end()
+        self._living = None
+        clock, held = self.life.clock, self.replay.held_rows()
+        total = max(1, sum(held.values()))
+        starts = clock.phase_start
+        self.tracker.record(
+            PhaseRecord(
+                phase=phase.number,
+                cycle=phase.cycle,
+                task=phase.task,
+                env_steps=(starts[0], clock.env_steps),
+                agent_steps=(starts[1], clock.agent_steps),
+                updates=(starts[2], clock.updates),
+                boundary="steps",
+                replay_shares={task: rows / total for task, rows in held.items()},
+            )
+        )
+        self.life.clock = clock.next_phase()
+
+    def save(self) -> None:
+        """Checkpoint: replay first, then records, then the folder that names their cursors."""
+        replay, records = self.replay.commit(), self.book.commit()
+        save_checkpoint(
+            self.folder.checkpoints,
+            self.life,
+            replay=replay,
+            records=records,
+            keep=self.request.config.checkpoint.keep,
+        )
+        self.saved = self.life.clock
+
+    def report(self) -> None:
+        """Write the report; also on a run that had been finished before, should it be gone."""
+        self.progress.say(f"finished. The report: {write_report(self.folder.path)}")
+
+    def say_how_to_go_on(self) -> None:
+        clock = self.life.clock
+        is_over = clock.phase > len(self.agenda.curriculum.plan)
+        self.progress.say(
+            f"stopped at {clock.env_steps:,} environment steps "
+            f"{'after the last phase' if is_over else f'in phase {clock.phase}'}, "
+            f"all of it saved. This goes on: {self.request.command}"
+        )
+
+    def close(self) -> None:
+        """Close all worlds; nothing is saved."""
+        if self._living:
+            self._living.close()
+        self.judge.close()
+
+
+def make_worlds(config: Config, task: str) -> list[World]:
+    """The N worlds of a phase, not reset yet."""
+    repeat = repeat_of(task, config.collect)
+    return [make_world(task, repeat=repeat) for _ in range(config.collect.worlds)]

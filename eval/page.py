@@ -1,0 +1,205 @@
+"""A page about one run, made from its records alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from continual.errors import UserError
+from continual.files import write_atomically
+from continual.strict_yaml import dump
+from eval import plots, wording
+from eval.findings import Findings, find, to_json
+from eval.gate_behaviour import gate_curve
+from eval.gate_sums import GATE_SUMS
+from eval.matrix import Cell, training_curve
+from eval.run_folder import load_run
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write report/index.html, report/matrix.csv and report/summary.json into a run folder.
+
+    The page is whole in itself: it opens offline and can be mailed. The same records give the same
+    bytes.
+
+    Returns:
+      The page.
+
+    Raises:
+      UserError: the folder is not a run, or its records cannot be used.
+    """
+    findings = find(load_run(run_folder))
+    folder = run_folder / "report"
+    page = folder / "index.html"
+    try:
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / "matrix.csv", matrix_csv(findings))
+        summary = json.dumps(to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(folder / "summary.json", summary + "\n")
+        write_atomically(page, render(findings))
+    except OSError as error:
+        raise UserError(f"{folder}: the report cannot be written: {error.strerror}") from error
+    return page
+
+
+def matrix_csv(f: Findings) -> str:
+    """Forgetting matrices of raw returns, one under the other, headline policy first.
+
+    Columns: policy, action_mode, phase (0: before training), trained (task), then one a task; empty
+    where nothing was judged.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["policy", "action_mode", "phase", "trained", *f.run.tasks])
+    for column in f.side_by_side:
+        for phase, row in enumerate(column.rows):
+            trained = f.run.plan[phase - 1].task if phase else ""
+            means = ["" if math.isnan(c.mean) else repr(c.mean) for c in row]
+            table.writerow([column.policy, column.action_mode, phase, trained, *means])
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """How one number of the forgetting matrix is shown.
+
+    Attributes:
+      shown: the raw mean return; empty where not judged.
+      detail: what a pointer reveals.
+      style: CSS; colour by normalised return, none before the task's first training.
+      own: the phase trains this task.
+    """
+
+    shown: str
+    detail: str
+    style: str
+    own: bool
+    seen: bool
+
+
+def matrix_cells(f: Findings) -> list[list[MatrixCell]]:
+    """[K+1][N]"""
+    trained = f.run.trained
+    table = []
+    for phase, row in enumerate(f.rows):
+        cells = []
+        for task, cell in enumerate(row):
+            z = float(f.normalised[phase, task])
+            seen = task in trained[:phase]
+            coloured = seen and cell.n and not math.isnan(z)
+            cells.append(
+                MatrixCell(
+                    shown=wording.number(cell.mean) if cell.n else "",
+                    detail=f"n = {cell.n}, sd {wording.number(cell.sd)}, "
+                    f"normalised {wording.number(z)}"
+                    if cell.n
+                    else "not judged",
+                    style=_ground(z) if coloured else "",
+                    own=phase > 0 and trained[phase - 1] == task,
+                    seen=seen,
+                )
+            )
+        table.append(cells)
+    return table
+
+
+def render(f: Findings) -> str:
+    """The page as HTML text; every name from a file is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eval"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": wording.number,
+        "score": wording.score,
+        "percent": wording.percent,
+        "steps": wording.steps,
+        "policy": wording.policy_name,
+        "breakable": _breakable,
+        "yaml": dump,
+    }
+    return environment.get_template("report.html.jinja").render(_context(f))
+
+
+def _context(f: Findings) -> dict[str, Any]:
+    run, spans = f.run, f.run.spans
+    shown = [p for p in f.policies if any(f.curve(task, p) for task in run.tasks)]
+    lived = {task: training_curve(run.episodes, task) for task in run.tasks}
+    gate_points = gate_curve(run.episodes)
+    random = {o.task: o.random for o in f.outcomes}
+    return {
+        "f": f,
+        "run": run,
+        "answer": wording.answer(f),
+        "matrix": matrix_cells(f),
+        "ramp": [plots.cell_colours(i / 10)[0] for i in range(11)],
+        "evaluation_legend": [
+            (wording.policy_name(p), *plots.policy_style(p, shown)) for p in shown
+        ],
+        "gate_legend": [("choice rate", *plots.CHOICE), ("probability p", *plots.PROBABILITY)],
+        "average_legend": [("all tasks", *plots.CHOICE), ("tasks seen", *plots.PROBABILITY)],
+        "evaluation_panels": [
+            (
+                task,
+                Markup(
+                    plots.evaluation_panel(
+                        task, {p: f.curve(task, p) for p in shown}, random[task], spans
+                    )
+                ),
+            )
+            for task in run.tasks
+        ]
+        if shown and spans
+        else [],
+        "training_panels": [
+            (task, Markup(plots.training_panel(task, episodes, spans)))
+            for task, episodes in lived.items()
+            if episodes
+        ],
+        "gate_panel": Markup(plots.gate_panel(gate_points, spans)) if gate_points else "",
+        "average_panel": Markup(plots.average_panel(f.average, f.average_seen)) if f.last else "",
+        "gate_details": [name for name in GATE_SUMS if name not in ("p", "chosen")],
+        "gate_matrix": [
+            (phase, [(g, _ground(g.chosen) if g.decisions else "") for g in row])
+            for phase, row in enumerate(f.judged)
+            if any(g.decisions for g in row)
+        ],
+        "policy_groups": list(_policy_groups(f)),
+    }
+
+
+def _policy_groups(f: Findings) -> Iterator[tuple[int, list[tuple[str, list[tuple[Cell, bool]]]]]]:
+    """Per judged phase the tasks and their cells; bold goes to the best of the headline's mode."""
+    for phase in range(len(f.run.plan) + 1):
+        rows = []
+        for task, name in enumerate(f.run.tasks):
+            cells = [(column.action_mode, column.rows[phase][task]) for column in f.side_by_side]
+            rivals = [c.mean for mode, c in cells if mode == f.mode and c.n]
+            if any(c.n for _, c in cells):
+                best = max(rivals, default=math.nan)
+                bold = [phase > 0 and mode == f.mode and c.mean == best for mode, c in cells]
+                rows.append((name, [(c, b) for (_, c), b in zip(cells, bold, strict=True)]))
+        if rows:
+            yield phase, rows
+
+
+def _ground(share: float) -> str:
+    ground, ink = plots.cell_colours(share)
+    return f"background:{ground};color:{ink}"
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column may break after its provider."""
+    return Markup(str(Markup.escape(name)).replace("/", "/<wbr>"))

@@ -1,0 +1,92 @@
+"""A life on disk: found again whatever broke while it was written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from continual import checkpoint
+from continual.checkpoint import find_checkpoint, load_agent, save_checkpoint
+from continual.errors import UserError
+from continual.life import Life
+from continual.scheduler import Clock
+
+CLOCK = Clock(env_steps=40, agent_steps=42, updates=3, phase=2, phase_start=(30, 31, 1))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing below catches it."""
+
+
+def save(folder: Path, learnt: int) -> Path:
+    life = Life(CLOCK, {"learnt": np.array(learnt)})
+    return save_checkpoint(folder, life, replay={"rows": 42}, records={"a": 7}, keep=2)
+
+
+def learnt_in(folder: Path) -> int:
+    saved = find_checkpoint(folder)
+    assert saved is not None
+    assert saved.clock == CLOCK
+    return int(load_agent(saved, {"learnt": np.array(0)})["learnt"])
+
+
+def test_the_newest_is_found_by_its_folder_alone(tmp_path):
+    assert find_checkpoint(tmp_path / "none yet") is None
+    for learnt in range(12):
+        path = save(tmp_path, learnt)
+        assert learnt_in(tmp_path) == learnt
+    assert path.name == "000012-p2-40-3"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000011-p2-40-3", path.name]
+    saved = find_checkpoint(tmp_path)
+    assert (saved.replay, saved.records) == ({"rows": 42}, {"a": 7})
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [(checkpoint, "save_file"), (checkpoint, "sync_path"), (shutil, "rmtree"), (Path, "rename")],
+)
+def test_a_kill_while_saving_at_an_unchanged_clock_never_loses_the_life(
+    tmp_path, monkeypatch, owner, step, call
+):
+    """Each step that touches the disk breaks at each of its turns, before it is done."""
+    for learnt in (1, 2, 3):
+        save(tmp_path, learnt)
+    calls = []
+    works = getattr(owner, step)
+
+    def breaking(*arguments, **named):
+        calls.append(step)
+        if len(calls) == call:
+            raise Killed
+        return works(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, breaking)
+        try:
+            save(tmp_path, 4)
+        except Killed:
+            assert learnt_in(tmp_path) in (3, 4)
+        else:
+            assert learnt_in(tmp_path) == 4
+    save(tmp_path, 5)
+    assert learnt_in(tmp_path) == 5
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_checkpoint_is_not_taken_for_a_new_life(tmp_path):
+    (tmp_path / "0001-000000000040-0000000003").mkdir()
+    with pytest.raises(UserError, match="0001-000000000040-0000000003: not a checkpoint of ours"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(tmp_path):
+    path = save(tmp_path, 1) / "agent.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"agent\.safetensors: damaged"):
+        find_checkpoint(tmp_path)

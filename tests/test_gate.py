@@ -1,0 +1,438 @@
+"""The gate: bounds and monotonicity as proven in docs/gate.md, and what it may not look at."""
+
+from __future__ import annotations
+
+import math
+
+import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from agent import distributions as dist
+from agent import gate as gates
+from agent.config import ConfidenceGate, FixedGate, RandomGate, SurpriseGate
+from agent.gate import Evidence
+from agent.heads import Categorical, Continuous
+
+N = 5
+TOLERANCE = 1e-5  # float32's tanh is not monotone to the last bit
+single = lambda low, high: st.floats(low, high, width=32)
+
+
+def numbers(low, high, *shape):
+    return hnp.arrays(np.float32, shape, elements=single(np.float32(low), np.float32(high)))
+
+
+@st.composite
+def continuous(draw, dims):
+    mean, std = draw(numbers(-1, 1, N, dims)), draw(numbers(0.1, 1, N, dims))
+    return Continuous(jnp.asarray(mean), jnp.asarray(std))
+
+
+@st.composite
+def categorical(draw, classes, logit=10.0):
+    logits = draw(numbers(-logit, logit, N, classes))
+    return Categorical(dist.unimix_log_probs(jnp.asarray(logits), 0.01))
+
+
+@st.composite
+def pairs(draw):
+    """Two policies of the same heads: a continuous one, a categorical one, or both."""
+    heads = {}
+    kinds = draw(st.sampled_from(["a", "b", "ab"]))
+    if "a" in kinds:
+        dims = draw(st.integers(1, 6))
+        heads["a"] = continuous(dims)
+    if "b" in kinds:
+        classes = draw(st.integers(2, 17))
+        heads["b"] = categorical(classes)
+    return tuple({name: draw(head) for name, head in heads.items()} for _ in range(2))
+
+
+configs = st.builds(
+    ConfidenceGate,
+    alpha=st.floats(0, 20),
+    beta_div=st.floats(0, 2),
+    tau=st.floats(0, 3),
+    scale=st.floats(0.1, 5),
+    bias=st.floats(-0.5, 0.5),
+    p_min=st.floats(0, 0.4),
+    p_max=st.floats(0.6, 1),
+)
+unbiased = configs.map(lambda c: c.model_copy(update={"bias": 0.0, "p_min": 0.0, "p_max": 1.0}))
+
+
+def evidence(gap, divergence):
+    """Evidence of a given entropy gap and divergence."""
+    gap, divergence = (jnp.atleast_1d(jnp.asarray(x, jnp.float32)) for x in (gap, divergence))
+    half = jnp.full_like(gap, 0.5)
+    return Evidence(half + gap / 2, half - gap / 2, divergence, jnp.zeros_like(gap))
+
+
+def verdict_of(pair, config):
+    return gates.judge(gates.compare(*pair), config)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.float64(x)))
+
+
+def float64_gate(pair, c):
+    """The algorithm on one row after another, in float64 and without a vector in sight."""
+    found = []
+    for n in range(N):
+        gaps, apart = [], []
+        for name in pair[0]:
+            pi, partner = pair[0][name], pair[1][name]
+            if isinstance(pi, Continuous):
+                gap, kl = 0.0, 0.0
+                dims = pi.mean.shape[1]
+                for k in range(dims):
+                    m1, s1, m2, s2 = (
+                        float(x[n, k]) for x in (pi.mean, pi.std, partner.mean, partner.std)
+                    )
+                    gap += (math.log(s1 / 0.1) - math.log(s2 / 0.1)) / math.log(10) / dims
+                    one = math.log(s2 / s1) + (s1**2 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5
+                    two = math.log(s1 / s2) + (s2**2 + (m1 - m2) ** 2) / (2 * s1**2) - 0.5
+                    kl += (one + two) / 2 / dims
+            else:
+                p, q = (np.exp(np.float64(x.log_probs[n])) for x in (pi, partner))
+                p, q = p / p.sum(), q / q.sum()
+                entropy = lambda p: -sum(float(x) * math.log(x) for x in p)
+                gap = (entropy(p) - entropy(q)) / math.log(len(p))
+                kl = sum(
+                    0.5 * (a * math.log(a / b) + b * math.log(b / a))
+                    for a, b in zip(p, q, strict=True)
+                )
+            gaps.append(gap)
+            apart.append(kl)
+        gap, divergence = sum(gaps) / len(gaps), sum(apart) / len(apart)
+        penalty = math.tanh(max(divergence - c.tau, 0) / c.scale)
+        p = sigmoid(c.alpha * (gap - c.beta_div * penalty - c.bias))
+        found.append((min(max(p, c.p_min), c.p_max), gap, divergence, penalty))
+    return [np.array(column) for column in zip(*found, strict=True)]
+
+
+@settings(max_examples=30)
+@given(pairs(), configs)
+def test_the_gate_equals_a_float64_loop(pair, config):
+    p, gap, divergence, penalty = float64_gate(pair, config)
+    seen, verdict = gates.compare(*pair), verdict_of(pair, config)
+    np.testing.assert_allclose(seen.divergence, divergence, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(verdict.entropy_gap, gap, atol=1e-5)
+    np.testing.assert_allclose(verdict.penalty, penalty, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(verdict.p, p, atol=5e-3)
+
+
+def test_gate_by_hand():
+    """std .1 against 1: Hn 0 against 1, so dH = -1 for the sharp policy; D = 24.5025, pen = 1."""
+    both = lambda std: {"h": Continuous(jnp.zeros((1, 2)), jnp.full((1, 2), std))}
+    seen = gates.compare(both(0.1), both(1.0))
+    assert float(seen.divergence[0]) == pytest.approx(0.25 * (0.1 - 10) ** 2, rel=1e-5)
+    verdict = gates.judge(seen, ConfidenceGate(p_min=0, p_max=1))
+    assert float(verdict.entropy_gap[0]) == pytest.approx(-1.0, abs=1e-6)
+    assert float(verdict.p[0]) == pytest.approx(sigmoid(-5 * 1.5), rel=1e-3)
+    swapped = gates.judge(gates.compare(both(1.0), both(0.1)), ConfidenceGate())
+    assert float(swapped.p[0]) == pytest.approx(sigmoid(5 * 0.5), rel=1e-3)
+
+
+# Bounds and limits: P1, P2, P7, P10 and P11
+
+
+@given(pairs(), configs)
+def test_p1_p_lies_between_its_bounds_and_everything_is_finite(pair, config):
+    verdict = verdict_of(pair, config)
+    assert (verdict.p >= np.float32(config.p_min)).all()
+    assert (verdict.p <= np.float32(config.p_max)).all()
+    assert all(np.isfinite(np.array(x)).all() for x in jax.tree.leaves(verdict))
+
+
+@given(pairs(), configs)
+def test_p2_the_score_is_bounded_by_full_disagreement_and_full_certainty(pair, config):
+    a, b, c = config.alpha, config.beta_div, config.bias
+    p = np.float64(verdict_of(pair, config).p_raw)
+    assert (p >= sigmoid(-a * (1 + b + c)) - TOLERANCE).all()
+    assert (p <= sigmoid(a * (1 - c)) + TOLERANCE).all()
+
+
+@given(configs, single(-1, 1))
+def test_p7_boundless_divergence_costs_the_full_penalty_and_no_more(config, gap):
+    verdict = gates.judge(evidence([gap] * 2, [1e30, np.inf]), config)
+    limit = sigmoid(config.alpha * (gap - config.beta_div - config.bias))
+    np.testing.assert_allclose(verdict.p_raw, limit, atol=TOLERANCE)
+
+
+@given(pairs())
+def test_p7_without_steepness_the_gate_is_a_coin_and_without_cost_divergence_says_nothing(pair):
+    blind = verdict_of(pair, ConfidenceGate(alpha=0))
+    np.testing.assert_allclose(blind.p, 0.5)
+    free = ConfidenceGate(beta_div=0)
+    seen = gates.compare(*pair)
+    other = seen.replace(divergence=seen.divergence + 7)
+    np.testing.assert_array_equal(gates.judge(seen, free).p, gates.judge(other, free).p)
+
+
+@given(pairs(), st.sampled_from(["by_classes", "min_max"]))
+def test_p10_normalised_entropies_lie_between_0_and_1(pair, entropy):
+    seen = gates.compare(*pair, entropy=entropy)
+    for x in (seen.entropy, seen.entropy_partner):
+        assert (x >= 0).all()
+        assert (x <= 1).all()
+
+
+@given(numbers(0.1, 1, 2))
+def test_p10_entropy_rises_with_the_deviation(stds):
+    low, high = np.sort(stds)
+    assume(high > low * 1.001)
+    both = [Continuous(jnp.zeros((1, 1)), jnp.full((1, 1), s)) for s in (low, high)]
+    found = [float(gates.normalised_entropy(pi, "by_classes", 0.01)[0, 0]) for pi in both]
+    assert found[0] < found[1]
+
+
+@given(numbers(-3, 3, 5), st.floats(0.1, 0.9))
+def test_p10_entropy_rises_with_the_temperature_of_the_logits(logits, factor):
+    assume(np.ptp(logits) > 0.1)
+    both = [
+        Categorical(dist.unimix_log_probs(jnp.asarray(x)[None], 0.01))
+        for x in (logits, logits * np.float32(factor))
+    ]
+    found = [float(gates.normalised_entropy(pi, "by_classes", 0.01)[0, 0]) for pi in both]
+    assert found[0] < found[1]
+
+
+@given(pairs(), st.randoms())
+def test_p10_the_order_of_dimensions_and_classes_does_not_matter(pair, random):
+    def shuffled(policy):
+        return {
+            name: jax.tree.map(lambda x, order=orders[name]: x[:, order], pi)
+            for name, pi in policy.items()
+        }
+
+    width = lambda pi: jax.tree.leaves(pi)[0].shape[1]
+    orders = {
+        name: np.array(random.sample(range(width(pi)), width(pi))) for name, pi in pair[0].items()
+    }
+    one, other = (verdict_of(p, ConfidenceGate()) for p in (pair, tuple(map(shuffled, pair))))
+    np.testing.assert_allclose(one.p, other.p, atol=TOLERANCE)
+
+
+def test_p10_min_max_entropy_is_0_for_a_class_that_is_as_sure_as_it_can_be():
+    sure = Categorical(dist.unimix_log_probs(jnp.array([[1e4] + [0.0] * 16]), 0.01))
+    assert gates.least_entropy(17, 0.01) == pytest.approx(0.0794, abs=1e-4)
+    assert gates.least_entropy(17, 0.0) == 0
+    found = lambda entropy: float(gates.normalised_entropy(sure, entropy, 0.01)[0, 0])
+    assert found("min_max") == pytest.approx(0, abs=1e-5)
+    assert found("by_classes") == pytest.approx(0.0794 / math.log(17), rel=1e-2)
+
+
+@given(pairs())
+def test_p11_divergence_is_never_negative_and_bounded_by_200_nats_a_dimension(pair):
+    divergence = gates.compare(*pair).divergence
+    assert (divergence >= 0).all()
+    assert (divergence <= 200.1).all()
+
+
+@pytest.mark.parametrize(("classes", "bound"), [(2, 5.24), (5, 6.14), (17, 7.3546), (18, 7.41)])
+def test_p11_categorical_divergence_is_bounded_by_the_uniform_share(classes, bound):
+    sharp = lambda k: Categorical(
+        dist.unimix_log_probs(1e4 * jax.nn.one_hot(jnp.array([k]), classes), 0.01)
+    )
+    found = float(gates.symmetric_kl(sharp(0), sharp(1))[0, 0])
+    assert found == pytest.approx(bound, abs=5e-3)
+
+
+# Monotonicity and slopes: P3 and P4
+
+
+@given(configs, single(-1, 1), single(-1, 1), single(0, 10))
+def test_p3_p_rises_with_the_entropy_gap_by_at_most_a_quarter_of_alpha(config, x, y, divergence):
+    low, high = sorted((x, y))
+    p = np.float64(gates.judge(evidence([low, high], [divergence] * 2), config).p)
+    assert p[1] - p[0] >= -TOLERANCE
+    assert p[1] - p[0] <= config.alpha / 4 * (high - low) + TOLERANCE
+
+
+@given(configs, single(-1, 1), single(0, 20), single(0, 20))
+def test_p4_p_falls_with_divergence_within_its_slope_and_not_at_all_below_tau(config, gap, x, y):
+    low, high = sorted((x, y))
+    p = np.float64(gates.judge(evidence([gap] * 2, [low, high]), config).p)
+    slope = config.alpha * config.beta_div / (4 * config.scale)
+    assert p[0] - p[1] >= -TOLERANCE
+    assert p[0] - p[1] <= slope * (high - low) + TOLERANCE
+    if high <= config.tau:
+        assert p[0] == p[1]
+
+
+@given(configs, numbers(-1, 1, 2), numbers(0, 20, 2))
+def test_p4_both_slopes_hold_together(config, gaps, divergences):
+    p = np.float64(gates.judge(evidence(gaps, divergences), config).p)
+    bound = np.ptp(gaps) + config.beta_div / config.scale * np.ptp(divergences)
+    assert abs(p[1] - p[0]) <= config.alpha / 4 * bound + TOLERANCE
+
+
+# P5 and P6: symmetry
+
+
+@given(pairs(), unbiased)
+def test_p5_swapping_the_policies_mirrors_the_gap_and_p_and_its_mirror_are_at_most_1(pair, config):
+    here, there = verdict_of(pair, config), verdict_of(pair[::-1], config)
+    np.testing.assert_array_equal(
+        gates.compare(*pair).divergence, gates.compare(*pair[::-1]).divergence
+    )
+    np.testing.assert_allclose(here.entropy_gap, -there.entropy_gap, atol=1e-6)
+    total = np.float64(here.p) + np.float64(there.p)
+    assert (total <= 1 + TOLERANCE).all()
+    free = (np.array(here.penalty) == 0) | (config.beta_div == 0)
+    np.testing.assert_allclose(total[free], 1, atol=TOLERANCE)
+
+
+@given(pairs(), configs)
+def test_p6_equal_policies_agree_exactly_and_leave_p_to_the_bias(pair, config):
+    same = (pair[0], pair[0])
+    np.testing.assert_array_equal(gates.compare(*same).divergence, np.zeros(N))
+    verdict = verdict_of(same, config)
+    np.testing.assert_array_equal(verdict.entropy_gap, np.zeros(N))
+    np.testing.assert_allclose(verdict.p_raw, sigmoid(-config.alpha * config.bias), atol=TOLERANCE)
+
+
+def test_a_positive_bias_speaks_against_the_partner():
+    seen = evidence(0.1, 0.0)
+    p = [float(gates.judge(seen, ConfidenceGate(bias=b)).p[0]) for b in (-0.2, 0.0, 0.2)]
+    assert p[0] > p[1] > p[2]
+
+
+# What the gate may not look at: P8, P9, P12 and P15
+
+
+@given(pairs(), st.integers(0, N - 1))
+def test_p8_a_row_does_not_see_the_others(pair, row):
+    alone = tuple(jax.tree.map(lambda x: x[row : row + 1], policy) for policy in pair)
+    found = verdict_of(pair, ConfidenceGate())
+    for a, b in zip(
+        jax.tree.leaves(found), jax.tree.leaves(verdict_of(alone, ConfidenceGate())), strict=True
+    ):
+        np.testing.assert_allclose(a[row], b[0], atol=1e-6)
+
+
+def test_p8_choices_are_drawn_at_rate_p_and_independently(rng):
+    """Hoeffding at 1e-6 for the rate, and the same for the product of two rows."""
+    draws = 40_000
+    margin = math.sqrt(math.log(2 / 1e-6) / (2 * draws))
+    p = jnp.array([0.05, 0.3, 0.95])
+    uniform = jnp.asarray(rng.random((draws, 3)), jnp.float32)
+    chosen = np.array(jax.vmap(gates.choose, (None, 0))(p, uniform))
+    np.testing.assert_allclose(chosen.mean(0), p, atol=margin)
+    together = (chosen[:, 1] & chosen[:, 2]).mean()
+    assert together == pytest.approx(0.3 * 0.95, abs=margin)
+
+
+@given(continuous(3), continuous(3))
+def test_p9_doubling_the_set_of_dimensions_changes_nothing(a, b):
+    twice = lambda pi: {"h": jax.tree.map(lambda x: jnp.concatenate([x, x], 1), pi)}
+    one, other = gates.compare({"h": a}, {"h": b}), gates.compare(twice(a), twice(b))
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_p9_a_head_of_many_dimensions_weighs_no_more_than_another():
+    """Six equal dimensions and a class that one policy is sure of: half the class's gap."""
+    sure = dist.unimix_log_probs(jnp.array([[1e4, 0.0, 0.0, 0.0]]), 0.01)
+    wide = Continuous(jnp.zeros((1, 6)), jnp.full((1, 6), 0.5))
+    pi = {"a": wide, "b": Categorical(jnp.log(jnp.full((1, 4), 0.25)))}
+    partner = {"a": wide, "b": Categorical(sure)}
+    seen = gates.compare(pi, partner)
+    h = -(0.9925 * math.log(0.9925) + 3 * 0.0025 * math.log(0.0025)) / math.log(4)
+    gap = float(seen.entropy[0] - seen.entropy_partner[0])
+    assert gap == pytest.approx((1 - h) / 2, rel=1e-4)
+    assert float(seen.divergence[0]) == pytest.approx(
+        0.25 * ((0.9925 - 0.25) * math.log(0.9925 / 0.0025)), rel=1e-4
+    )
+
+
+def test_p9_a_head_of_one_class_is_certain_and_agrees():
+    only = {"h": Categorical(jnp.zeros((2, 1)))}
+    seen = gates.compare(only, only, entropy="min_max")
+    np.testing.assert_array_equal(seen.divergence, np.zeros(2))
+    np.testing.assert_array_equal(seen.entropy, np.zeros(2))
+
+
+@given(continuous(3), continuous(3))
+def test_p12_the_gate_computes_in_float32_whatever_the_policies_are_in(a, b):
+    short = lambda pi: {"h": jax.tree.map(lambda x: x.astype(jnp.bfloat16), pi)}
+    back = lambda pi: jax.tree.map(lambda x: x.astype(jnp.float32), pi)
+    one = gates.compare(short(a), short(b))
+    other = gates.compare(back(short(a)), back(short(b)))
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert x.dtype == jnp.float32
+        np.testing.assert_array_equal(x, y)
+
+
+def test_p15_the_gate_teaches_nobody():
+    pi = {"h": Continuous(jnp.array([[0.1]]), jnp.array([[0.2]]))}
+    partner = Continuous(jnp.array([[0.5]]), jnp.array([[0.4]]))
+
+    def p(means):
+        other = {"h": partner.replace(mean=means[1])}
+        mine = {"h": pi["h"].replace(mean=means[0])}
+        return verdict_of((mine, other), ConfidenceGate()).p.sum()
+
+    gradient = jax.grad(p)(jnp.array([[[0.1]], [[0.5]]]))
+    np.testing.assert_array_equal(gradient, np.zeros((2, 1, 1)))
+
+
+# Other gates and options
+
+
+@given(pairs())
+def test_a_fixed_and_a_random_gate_have_their_rate_whatever_the_policies_say(pair):
+    np.testing.assert_array_equal(verdict_of(pair, FixedGate(p=0)).p, np.zeros(N))
+    np.testing.assert_array_equal(verdict_of(pair, FixedGate(p=1)).p, np.ones(N))
+    np.testing.assert_allclose(verdict_of(pair, RandomGate(p=0.3)).p, 0.3)
+
+
+def test_a_random_gate_takes_the_rate_of_a_task_where_it_has_one():
+    gate = RandomGate(p=0.5, by_task={"dmc/cup_catch": 0.2}, hold=4)
+    assert gate.of("dmc/cup_catch") == RandomGate(p=0.2, hold=4)
+    assert gate.of("toy/reach") == RandomGate(p=0.5, hold=4)
+
+
+@given(pairs(), single(0, 30))
+def test_surprise_takes_the_place_of_divergence(pair, nats):
+    config = SurpriseGate()
+    seen = gates.compare(*pair).replace(surprise=jnp.full(N, nats))
+    verdict = gates.judge(seen, config)
+    np.testing.assert_allclose(verdict.penalty, np.tanh(max(nats - 1.0, 0) / 5.0), atol=1e-5)
+    unaware = gates.judge(seen.replace(divergence=seen.divergence + 5), config)
+    np.testing.assert_array_equal(verdict.p, unaware.p)
+
+
+@given(continuous(4), continuous(4))
+def test_a_summed_divergence_adds_up_the_dimensions_of_a_head(a, b):
+    mean, total = (
+        gates.compare({"h": a}, {"h": b}, divergence=how).divergence for how in ("mean", "sum")
+    )
+    np.testing.assert_allclose(total, 4 * np.array(mean), rtol=1e-5, atol=1e-6)
+
+
+def test_a_choice_is_held_for_n_decisions_and_never_beyond_its_episode():
+    chosen, age = jnp.array([False]), jnp.array([0])
+    drawn = [True, False, False, False, True, False, False]
+    first = [True, False, False, False, False, True, False]
+    found = []
+    for d, f in zip(drawn, first, strict=True):
+        chosen, age = gates.hold(jnp.array([d]), chosen, age, jnp.array([f]), 3)
+        found.append(bool(chosen[0]))
+    #        drawn  held  held  drawn  held  new episode, held
+    assert found == [True, True, True, False, False, False, False]
+
+
+def test_without_holding_every_decision_is_drawn(rng):
+    drawn = rng.random(20) < 0.5
+    chosen, age = jnp.array([False]), jnp.array([0])
+    for d in drawn:
+        chosen, age = gates.hold(jnp.array([d]), chosen, age, jnp.array([False]), 1)
+        assert bool(chosen[0]) == d

@@ -1,0 +1,50 @@
+"""What a person is shown, and how often."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from continual import progress
+from continual.config import Config
+from continual.progress import Progress
+from continual.scheduler import Clock, Evaluate
+from curricula.loader import NamedCurriculum, PlannedPhase
+
+CURRICULUM = NamedCurriculum("two", "", None, (PlannedPhase(1, 1, "toy/reach", 100),))
+FIRST, SECOND = (Evaluate("1@100", "end", "toy/reach", p, "mode") for p in ("gated", "random"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def seconds(monkeypatch) -> list[float]:
+    """A clock whose time is what the list holds."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_file_gets_a_line_in_thirty_seconds_also_while_one_piece_is_judged(seconds):
+    out = io.StringIO()
+    with Progress(CURRICULUM, Config(), out, Clock()) as shown:
+        for piece in (FIRST, SECOND):
+            for _ in range(100):
+                seconds[0] += 1
+                shown.judging(piece)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 6
+    assert sum("judging gated on toy/reach (end)" in line for line in lines) == 3
+    assert sum("judging random on toy/reach (end)" in line for line in lines) == 3
+
+
+def test_a_terminal_shows_at_once_what_is_judged_next(seconds, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress(CURRICULUM, Config(), Terminal(), Clock()) as shown:
+        for piece, policy in ((FIRST, "gated"), (SECOND, "random")):
+            shown.judging(piece)
+            assert f"judging {policy} on toy/reach" in str(shown._status.status)

@@ -1,0 +1,143 @@
+"""What is read off a command line: a run, where it lies, and which command goes on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from continual.cli import split_arguments
+from continual.config import Config, resolve_config
+from continual.errors import UserError
+from continual.request import Request, parse_request
+from continual.usage import make_parser
+
+CURRICULUM = """
+scale: smoke
+phases:
+  - {task: toy/reach, steps: 120}
+  - {task: toy/match, steps: 60}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toys.yaml").write_text(CURRICULUM)
+    return tmp_path
+
+
+def request(*arguments: str) -> Request:
+    return parse_request(["toys.yaml", *arguments])
+
+
+def again(asked: Request) -> Request:
+    """What the command that a request says goes on with it would ask for."""
+    _, _, _, *arguments = shlex.split(asked.command)
+    return parse_request(arguments)
+
+
+def test_a_run_is_named_by_curriculum_scale_variant_and_seed():
+    assert request().path == Path("runs/toys-smoke-gated-s0")
+    assert request("variant=random", "seed=3").path == Path("runs/toys-smoke-random-s3")
+
+
+def test_a_variant_that_is_a_path_names_the_run_by_its_stem(folder):
+    own = folder / "sub" / "my.own.yaml"
+    own.parent.mkdir()
+    own.write_text("seed: 1")
+    asked = request(f"variant={own}", "scale=configs/scales/smoke.yaml")
+    assert asked.path == Path("runs/toys-smoke-my.own-s1")
+
+
+@pytest.mark.parametrize("text", ["007", "1e3", "null", "1.50", "true"])
+def test_name_and_place_of_a_run_are_text_as_it_was_written(text):
+    assert request(f"name={text}", f"runs={text}").path == Path(text, text)
+
+
+def test_the_same_command_goes_on_with_an_ordinary_run():
+    asked = request("seed=2", "name=mine")
+    assert again(asked) == asked
+
+
+@pytest.mark.parametrize("more", [[], ["name=mine"], ["name=mine", "seed=4"]])
+def test_a_fresh_run_is_gone_on_with_by_its_own_name(folder, more):
+    taken = request(*more).path
+    taken.mkdir(parents=True)
+    asked = request("fresh=true", *more)
+    assert asked.path == taken.with_name(f"{taken.name}-2")
+    asked.path.mkdir()
+    assert again(asked).path == asked.path
+    assert again(asked).config == asked.config
+
+
+def test_a_fresh_run_of_a_curriculum_after_two_dashes_is_gone_on_with():
+    asked = parse_request(["fresh=true", "--", "toys.yaml"])
+    asked.path.mkdir(parents=True)
+    assert again(asked).path == asked.path
+
+
+def test_the_command_that_goes_on_names_this_interpreter(folder, monkeypatch):
+    assert shutil.which(shlex.split(request().command)[0]) == sys.executable
+    inside = folder / ".venv" / "bin" / "python"
+    monkeypatch.setattr(sys, "executable", str(inside))
+    assert request().command == ".venv/bin/python -m continual.run toys.yaml"
+
+
+def test_a_phase_that_leaves_no_sequence_behind_is_refused_where_there_is_learning():
+    short = ["collect.budgets={toy/match: 33}", "collect.repeat={toy: 2}"]  # 17 decisions
+    assert request(*short).curriculum.plan[1].steps == 33
+    short[0] = "collect.budgets={toy/match: 32}"
+    assert request(*short, "collect.train_ratio=0").curriculum.plan[1].steps == 32
+    with pytest.raises(UserError) as caught:
+        request(*short)
+    assert str(caught.value).startswith(
+        "phase 2 (toy/match): 32 steps are 16 decisions a world, expected 17 = replay.length + 1"
+    )
+    with pytest.raises(UserError, match=r"phase 2 .* 15 decisions a world"):
+        request("collect.worlds=4", "collect.start=200")
+
+
+@pytest.mark.parametrize("table", ["collect.repeat", "collect.budgets", "evaluate.episodes_of"])
+def test_the_keys_of_every_table_are_tasks_domains_or_providers(table):
+    section, name = table.split(".")
+    config = resolve_config({table: {"dmc/cup_catch": 40, "crafter": 20}}, "smoke")
+    held = getattr(getattr(config, section), name)
+    assert held["dmc/ball_in_cup_catch"] == 40
+    assert held["crafter"] == 20
+    with pytest.raises(UserError) as caught:
+        request(f"{table}.dmc/cup_cach=40")
+    assert f"{table}: 'dmc/cup_cach': no task" in str(caught.value)
+    assert "did you mean 'dmc/cup_catch'" in str(caught.value)
+
+
+def test_a_budget_beyond_reason_is_refused():
+    with pytest.raises(UserError, match="expected at most 10_000_000_000"):
+        request("collect.budgets={toy: 10000000001}")
+
+
+def test_every_key_that_help_shows_can_be_set(capsys):
+    with contextlib.suppress(SystemExit):
+        make_parser().parse_args(["--help"])
+    said = capsys.readouterr().out
+    keys = said[said.index("\nkeys (") :].splitlines()[2:]
+    named = {line.split()[0].partition("=")[0] for line in keys}
+    assert {"agent.loss.continue", "agent.riders.NAME.beta", "agent.riders.NAME.rate"} <= named
+    assert {"agent.gate.alpha", "agent.gate.p", "replay.length"} <= named
+    kinds = {"agent.riders.NAME": "", "agent.gate": ""}
+    for line in keys:
+        argument = line.split()[0]
+        if "…" in argument:
+            continue
+        key, _, value = argument.partition("=")
+        owner, _, last = key.rpartition(".")
+        if last == "kind":
+            kinds[owner] = value
+        chosen = [f"{owner}.kind={kinds[owner]}"] if owner in kinds and last != "kind" else []
+        arguments = [a.replace("NAME", "mine") for a in (argument, *chosen)]
+        _, overrides, _ = split_arguments(arguments, Config)
+        assert resolve_config(overrides, "full")

@@ -1,0 +1,159 @@
+"""Riders: what they imitate, how much of it, and that nobody else notices them."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.agent import make_agent
+from agent.config import AwacConfig
+from agent.riders.awac import (
+    MeanSquare,
+    advantage_weight,
+    awac_loss,
+    effective_share,
+    normalise_within_tasks,
+    update_mean_square,
+)
+from tests.agent_cases import ALL, tiny
+
+advantages = st.lists(st.floats(-1e3, 1e3, width=32), min_size=6, max_size=6)
+
+
+def weigh(advantage, counts=None, **config):
+    advantage = jnp.asarray(advantage, jnp.float32).reshape(2, -1)
+    counts = jnp.ones(advantage.shape, bool) if counts is None else jnp.asarray(counts)
+    return np.array(advantage_weight(advantage, counts, AwacConfig.model_validate(config)))
+
+
+def test_weights_by_hand():
+    advantage = [-1.0, 0.0, 0.1, 10.0]
+    found = lambda **config: weigh(advantage, w_max=20, **config).ravel()
+    np.testing.assert_allclose(found(), [1, 1, math.e, 20], rtol=1e-5)
+    np.testing.assert_allclose(found(weight="exp"), [math.exp(-10), 1, math.e, 20], rtol=1e-4)
+    np.testing.assert_array_equal(found(weight="binary"), [0, 0, 1, 1])
+    np.testing.assert_array_equal(found(weight="uniform"), [1, 1, 1, 1])
+    soft = np.exp(np.array(advantage) / 5)
+    np.testing.assert_allclose(found(weight="softmax", beta=5.0), 4 * soft / soft.sum(), rtol=1e-5)
+
+
+@given(advantages)
+@pytest.mark.parametrize("weight", ["positive", "exp", "softmax", "binary", "uniform"])
+def test_weights_lie_between_0_and_their_bound_and_rise_with_the_advantage(weight, advantage):
+    found = weigh(np.sort(advantage), weight=weight).ravel()
+    assert (found >= 0).all()
+    assert (found <= 20).all()
+    assert (np.diff(found) >= -1e-6 * found.max()).all()
+
+
+@given(advantages)
+def test_the_positive_form_never_falls_below_1_and_a_higher_temperature_flattens_it(advantage):
+    cold, warm = weigh(advantage, beta=0.1), weigh(advantage, beta=10.0)
+    assert (cold >= 1).all()
+    assert (warm <= cold + 1e-6).all()
+    assert (cold.ravel()[np.array(advantage) <= 0] == 1).all()
+
+
+@pytest.mark.parametrize("weight", ["positive", "exp", "softmax", "binary", "uniform"])
+def test_what_does_not_count_has_weight_0_and_changes_no_other(weight, rng):
+    advantage = rng.normal(size=(2, 3))
+    counts = np.array([[True, True, False], [True, False, False]])
+    poisoned = np.where(counts, advantage, np.nan)
+    found = weigh(advantage, counts, weight=weight)
+    np.testing.assert_array_equal(found, weigh(poisoned, counts, weight=weight))
+    assert (found[~counts] == 0).all()
+
+
+@pytest.mark.parametrize("weight", ["positive", "exp", "softmax", "binary", "uniform"])
+def test_a_batch_in_which_nothing_counts_has_no_weight(weight):
+    np.testing.assert_array_equal(weigh(np.ones((2, 3)), np.zeros((2, 3), bool), weight=weight), 0)
+
+
+def test_the_temperature_follows_the_unit_of_the_advantage_unless_it_is_given():
+    assert AwacConfig().temperature == 0.1
+    assert AwacConfig(advantage="rms").temperature == 1.0
+    assert AwacConfig(advantage="rms", beta=0.3).temperature == 0.3
+
+
+def test_normalised_weights_have_mean_1_within_each_task(rng):
+    weight = jnp.asarray(rng.random((3, 4)), jnp.float32)
+    counts = jnp.asarray(rng.random((3, 4)) < 0.7)
+    task = jnp.array([2, 0, 2])
+    found = np.array(normalise_within_tasks(jnp.where(counts, weight, 0.0), counts, task, 4))
+    assert found[1][counts[1]].mean() == pytest.approx(1, rel=1e-5)
+    assert found[::2][np.array(counts)[::2]].mean() == pytest.approx(1, rel=1e-5)
+    nothing = normalise_within_tasks(jnp.zeros((3, 4)), counts, task, 4)
+    np.testing.assert_array_equal(nothing, 0)
+
+
+def test_the_loss_leaves_steps_without_an_action_out_and_its_weights_untrained():
+    counts = jnp.array([True, False])
+    loss = awac_loss(jnp.array([-2.0, jnp.nan]), jnp.array([3.0, 5.0]), counts)
+    np.testing.assert_array_equal(loss, [6.0, 0.0])
+    by_weight = jax.grad(lambda w: awac_loss(jnp.array([-2.0, 1.0]), w, counts).sum())
+    np.testing.assert_array_equal(by_weight(jnp.array([3.0, 5.0])), [0.0, 0.0])
+
+
+def test_effective_samples_by_hand():
+    """Four equal weights count as four; one of four alone as one."""
+    share = lambda *w: float(effective_share(jnp.sum(jnp.array(w)), jnp.sum(jnp.array(w) ** 2), 4))
+    assert share(2.0, 2.0, 2.0, 2.0) == pytest.approx(1.0)
+    assert share(3.0, 0.0, 0.0, 0.0) == pytest.approx(0.25)
+
+
+def test_the_first_batch_of_an_interface_sets_its_mean_square_and_later_ones_move_it():
+    """Interface 0 has half of the batch; interface 1 has none, interface 2 nothing that counts."""
+    x = jnp.array([[3.0, 1.0], [100.0, 100.0]])
+    counts = jnp.array([[True, True], [False, False]])
+    unset = MeanSquare(jnp.zeros(3), jnp.zeros(3, bool))
+    first = update_mean_square(unset, x, counts, jnp.array([0, 2]), 0.1)
+    np.testing.assert_allclose(first.value, [5.0, 0.0, 0.0])
+    np.testing.assert_array_equal(first.is_set, [True, False, False])
+    second = update_mean_square(first, 2 * x, counts, jnp.array([0, 2]), 0.1)
+    assert float(second.value[0]) == pytest.approx(5 + 0.1 * 0.5 * (20 - 5))
+
+
+RIDERS = {
+    "report": {"kind": "awac"},
+    "rms": {"kind": "awac", "advantage": "rms", "weight": "exp"},
+    "imagined": {"kind": "awac", "bootstrap": "imagined", "normalise": "task"},
+    "bc": {"kind": "awac", "weight": "uniform"},
+    "slow": {"kind": "ema", "rate": 0.5},
+    "twin": {"kind": "twin"},
+}
+
+
+@pytest.fixture(scope="module")
+def carried():
+    """An agent with one rider of every kind, its state and what one of its updates hands out."""
+    agent = make_agent(tiny(riders=RIDERS, acting="dreamer"), ALL)
+    state = agent.init(jax.random.key(0))
+    return agent, state
+
+
+def test_riders_start_apart_from_each_other_and_a_slow_copy_starts_as_the_actor(carried):
+    _, state = carried
+    first = {
+        name: np.array(rider.params["mlp"]["layer0"]["linear"]["kernel"])
+        for name, rider in state.riders.items()
+    }
+    actor = np.array(state.learner.params["pol"]["mlp"]["layer0"]["linear"]["kernel"])
+    np.testing.assert_array_equal(first.pop("slow"), actor)
+    kernels = [actor, *first.values()]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
+
+
+def test_a_rider_starts_the_same_whichever_others_there_are():
+    alone = make_agent(tiny(riders={"bc": RIDERS["bc"]}, acting="dreamer"), ALL)
+    beside = make_agent(
+        tiny(riders={"a": RIDERS["slow"], "bc": RIDERS["bc"]}, acting="dreamer"), ALL
+    )
+    one, two = (agent.init(jax.random.key(0)).riders["bc"].params for agent in (alone, beside))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
