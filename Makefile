@@ -22,7 +22,7 @@ run: $(INSTALLED)  ## live through DMC, then Crafter; leaves a report under runs
 	$(BIN)/python -m continual.run curricula/dmc_then_crafter.yaml $(ARGS)
 
 test: $(INSTALLED)  ## the suite, without what takes minutes
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types, floors
 	$(BIN)/ruff format --check .
