@@ -11,9 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so that an interrupted install is done again from the start.
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+BENCHMARKS := benchmarks/union_cost.py benchmarks/update_step.py
 
-.PHONY: help run test check slow bench wheel constraints clean
+.PHONY: help run test check slow bench results wheel constraints clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -33,8 +33,11 @@ check: $(INSTALLED)  ## format, lint, types, floors
 slow: $(INSTALLED)  ## what the suite leaves out: learning, whole runs
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(INSTALLED)  ## every script of benchmarks/, one after the other
+bench: $(INSTALLED)  ## what an update, a decision and the union of worlds cost
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+results: $(INSTALLED)  ## live what docs/results/ lacks, for 50 minutes at a time, and write its tables
+	$(BIN)/python benchmarks/results.py $(ARGS)
 
 wheel: $(INSTALLED)  ## build the wheel, and run the smoke curriculum from it, far from the sources
 	PYTHON='$(PYTHON)' sh .ci/wheel

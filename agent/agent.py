@@ -15,9 +15,11 @@ from jaxtyping import PRNGKeyArray
 from agent.acting import Act, ActionMode, AgentPolicy, make_act
 from agent.config import AgentConfig, GateConfig, RandomGate
 from agent.device_batch import latent_schema, to_train_batch
+from agent.diagnostics import Diagnose, make_diagnose
 from agent.learner import LearnerState, Metrics, Update, init_learner, make_update
 from agent.model import Model, make_model
 from agent.networks import key_of
+from agent.open_loop import OpenLoop, make_open_loop
 from agent.riders import make_rider
 from agent.riders.rider import Rider, RiderState
 from continual.envs.interact import Policy
@@ -60,6 +62,8 @@ class Agent:
     union: Union
     model: Model
     _update: Update
+    _diagnose: Diagnose
+    _open_loop: OpenLoop
     riders: Mapping[str, Rider]
     _acts: dict[tuple[Interface, str, str, bool], Act] = field(default_factory=dict)
 
@@ -90,6 +94,20 @@ class Agent:
             by_task |= {f"riders/{name}/{k}": v for k, v in own.by_task.items()}
         stored = jax.tree.map(np.asarray, handout.stored)
         return AgentState(learner, riders), Learnt(stored, Metrics(means, by_task))
+
+    def diagnose(self, state: AgentState, batch: Batch, key: PRNGKeyArray) -> Metrics:
+        """The learner's health, see `agent.diagnostics`; changes nothing."""
+        data = to_train_batch(self.union, self.config.model, batch)
+        return self._diagnose(state.learner, data, key)
+
+    def open_loop(self, state: AgentState, batch: Batch) -> np.ndarray:
+        """What the model expects of one sequence of an image world, see `agent.open_loop`.
+
+        Returns:
+          [T, 64, 64, 3] in [0, 1].
+        """
+        data = to_train_batch(self.union, self.config.model, batch)
+        return np.asarray(self._open_loop(state.learner.params, data, jax.random.key(0)))
 
     @property
     def latents(self) -> Schema:
@@ -166,4 +184,12 @@ def make_agent(config: AgentConfig, union: Union) -> Agent:
     riders = {
         name: make_rider(model, config, rider) for name, rider in sorted(config.riders.items())
     }
-    return Agent(config, union, model, make_update(model, config), riders)
+    return Agent(
+        config,
+        union,
+        model,
+        make_update(model, config),
+        make_diagnose(model, config),
+        make_open_loop(model),
+        riders,
+    )

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from agent.config import ModelConfig
-from agent.distributions import symlog
-from agent.networks import MLP, BlockLinear, Linear, Norm, Part, Sum, lined_up, scaled_normal
+from agent.distributions import lined_up, symlog
+from agent.networks import MLP, BlockLinear, Linear, Norm, Part, Sum, scaled_normal
 from agent.rssm import Latent
 from continual.envs.interface import IMAGE, Union
 
@@ -175,7 +175,8 @@ class ConvDecoder(nn.Module):
         c = self.config
         lead = latent.deter.shape[:-1]
         channels = STAGES[-1] * c.depth
-        x = BlockLinear(16 * channels, c.blocks, c.compute_dtype, name="deter")(latent.deter)
+        blocks = BlockLinear(16 * channels, c.blocks, dtype=c.compute_dtype, name="deter")
+        (x,) = blocks(latent.deter)
         # Each block holds a slice of the channels of the whole 4x4 map.
         x = x.reshape(-1, c.blocks, 4, 4, channels // c.blocks)
         x = jnp.moveaxis(x, 1, 3).reshape(-1, 4, 4, channels)

@@ -227,7 +227,10 @@ class RandomGate(Gate):
 
     kind: Literal["random"] = "random"
     p: Share = Field(0.5, description="the rate, of tasks that by_task does not name")
-    by_task: dict[str, Share] = Field({}, description="rates, such as those of another run")
+    by_task: dict[str, Share] = Field({}, description="rates of single tasks")
+    recorded: str = Field(
+        "", description="folder of a run with a gate: by_task becomes its choice rates"
+    )
 
     def of(self, task: str) -> RandomGate:
         """The gate of one task."""

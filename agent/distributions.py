@@ -14,6 +14,19 @@ from jaxtyping import Array, Bool, Float, Int
 sg = jax.lax.stop_gradient
 
 
+def full_precision() -> str | None:
+    """For products whose float32 an accelerator must not shorten: bins would become one.
+
+    CPUs never shorten it, and asking them not to makes an update half as slow again.
+    """
+    return None if jax.default_backend() == "cpu" else "highest"
+
+
+def lined_up(vector: Float[Array, " C"], x: Float[Array, "*n C"]) -> Float[Array, "*1 C"]:
+    """`vector` with as many axes as `x`: broadcasting is spelt out everywhere, never implied."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
 def symlog(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """sign(x) ln(1 + |x|)   (DreamerV3, robust predictions)."""
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
@@ -33,20 +46,31 @@ def twohot_bins(n: int = 255) -> Float[np.ndarray, " n"]:
     return np.concatenate([half, -half[:-1][::-1]])
 
 
-def twohot_loss(logits: Float[Array, "*n K"], target: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Cross-entropy against `target` spread over its two neighbouring bins.
+def twohot(target: Float[Array, "*n"], n: int = 255) -> Float[Array, "*n K"]:
+    """`target` spread over its two neighbouring bins, linearly in raw space; [*n, K] weights.
 
-    The weights are linear in raw space (the target is not symlogged). Targets beyond the ends count
-    as the ends. No gradient flows into the target.
+    The target is not symlogged; beyond the ends it counts as the end. A bin's weight is a hat
+    around it, 1 there and 0 from the next bins on: a search for the neighbours, and the scatter
+    that is its gradient, take a CPU longer.
     """
-    bins = jnp.asarray(twohot_bins(logits.shape[-1]))
-    target = sg(jnp.clip(target, bins[0], bins[-1]))
-    above = jnp.clip(jnp.searchsorted(bins, target, side="right"), 1, len(bins) - 1)
-    below = above - 1
-    weight_above = (target - bins[below]) / (bins[above] - bins[below])
-    log_prob = jax.nn.log_softmax(logits)
-    pick = lambda index: jnp.take_along_axis(log_prob, index[..., None], -1)[..., 0]
-    return -((1 - weight_above) * pick(below) + weight_above * pick(above))
+    bins = twohot_bins(n)
+    slope = np.concatenate([[0.0], 1 / np.diff(bins.astype(np.float64)), [0.0]]).astype(np.float32)
+    target = jnp.clip(target, bins[0], bins[-1])[..., None]
+    offset = target - lined_up(jnp.asarray(bins), target)
+    rising, falling = (lined_up(jnp.asarray(x), target) for x in (slope[:-1], slope[1:]))
+    return jnp.maximum(0.0, 1 + jnp.minimum(offset * rising, -offset * falling))
+
+
+def twohot_loss(logits: Float[Array, "*n K"], target: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Cross-entropy against the two-hot of `target`; no gradient flows into the target."""
+    return cross_entropy(logits, twohot(target, logits.shape[-1]), 1.0)
+
+
+def cross_entropy(
+    logits: Float[Array, "*n K"], weights: Float[Array, "*n K"], total: float
+) -> Float[Array, "*n"]:
+    """-sum_k w_k ln p_k of weights that sum to `total`; no gradient flows into them."""
+    return total * jax.nn.logsumexp(logits, -1) - (sg(weights) * logits).sum(-1)
 
 
 def twohot_mean(logits: Float[Array, "*n K"]) -> Float[Array, "*n"]:
@@ -59,8 +83,7 @@ def twohot_mean(logits: Float[Array, "*n K"]) -> Float[Array, "*n"]:
     half = logits.shape[-1] // 2
     below, above = prob[..., :half], prob[..., : -half - 1 : -1]
     # The bins are mirrored, and the middle one is 0: each pair is one bin times a difference.
-    # An accelerator's shortened float32 would not tell bins apart.
-    return jnp.matmul(below - above, bins[:half], precision="highest")
+    return jnp.matmul(below - above, bins[:half], precision=full_precision())
 
 
 # --- Categorical with a uniform share -------------------------------------------------------------
@@ -83,7 +106,7 @@ def categorical_sample(
     classes = log_probs.shape[-1]
     # A product with a triangle of ones: XLA's running sums are slow on a CPU.
     triangle = jnp.triu(jnp.ones((classes, classes)))
-    cumulative = jnp.matmul(jnp.exp(log_probs), triangle, precision="highest")
+    cumulative = jnp.matmul(jnp.exp(log_probs), triangle, precision=full_precision())
     # Scaling by the last entry keeps rounding from ever passing the last class.
     passed = cumulative <= uniform[..., None] * cumulative[..., -1:]
     return passed.sum(-1).clip(max=classes - 1)

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agent import distributions as dist
 from agent.config import ModelConfig
-from agent.networks import MLP, Linear, key_of, lined_up, product, scaled_normal
+from agent.distributions import lined_up
+from agent.networks import MLP, Linear, key_of, product, scaled_normal
 from continual.envs.interface import Head
 
 BINS = 255

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from agent.distributions import lined_up
+
 Dtype = str
 
 
@@ -41,11 +43,6 @@ def scaled_normal(fan_in: int, scale: float = 1.0) -> Callable[..., Array]:
 def key_of(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """A key for one of many named things, whatever others there are."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
-
-
-def lined_up(vector: Float[Array, " C"], x: Float[Array, "*n C"]) -> Float[Array, "*1 C"]:
-    """`vector` with as many axes as `x`: broadcasting is spelt out everywhere, never implied."""
-    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
 def product(
@@ -156,25 +153,38 @@ class BlockLinear(nn.Module):
 
     Attributes:
       blocks: g; the input is split into g equal contiguous slices.
+      parts: each block's output is split into so many equal contiguous slices; the first ones of
+        all blocks are the first output, and so on.
     """
 
     units: int
     blocks: int
+    parts: int = 1
     dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*n I"], shared: Float[Array, "*n J"] | None = None
-    ) -> Float[Array, "*n O"]:
+    ) -> tuple[Float[Array, "*n O"], ...]:
         g, own = self.blocks, x.shape[-1] // self.blocks
         width = own + (0 if shared is None else shared.shape[-1])
         # Fan-in is the whole input, not one block's: sqrt(g) smaller weights than one would expect.
         kernel = self.param("kernel", scaled_normal(g * width), (width, self.units))
         bias = self.param("bias", nn.initializers.zeros, (self.units,))
-        sliced = x.reshape(*x.shape[:-1], g, own).astype(self.dtype)
-        matrices = kernel[:own].reshape(own, g, -1).astype(self.dtype)
-        y = jnp.einsum("...gi,igo->...go", sliced, matrices)
-        y = y.reshape(*x.shape[:-1], self.units).astype(jnp.float32)
-        if shared is not None:
-            y = y + product(shared, kernel[own:], self.dtype)
-        return y + lined_up(bias, y)
+        # The kernel is split, not the output, and blocks lead in the product: on a CPU twice as
+        # fast as one product whose output is taken apart.
+        kernel = kernel.reshape(width, g, self.parts, -1)
+        bias = bias.reshape(g, self.parts, -1)
+        lead = x.shape[:-1]
+        sliced = jnp.swapaxes(x.reshape(-1, g, own), 0, 1).astype(self.dtype)  # [g, n, own]
+        outputs = []
+        for part in range(self.parts):
+            matrices = jnp.swapaxes(kernel[:own, :, part], 0, 1).astype(self.dtype)
+            y = jnp.swapaxes(jnp.matmul(sliced, matrices), 0, 1)  # [n, g, O/g]
+            y = y.reshape(*lead, -1).astype(jnp.float32)
+            if shared is not None:
+                y = y + product(
+                    shared, kernel[own:, :, part].reshape(shared.shape[-1], -1), self.dtype
+                )
+            outputs.append(y + lined_up(bias[:, part].reshape(-1), y))
+        return tuple(outputs)

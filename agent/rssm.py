@@ -67,9 +67,9 @@ class RSSM(nn.Module):
         self.stoch_in = Layer(c.hidden, dtype)
         self.action_in = Sum(c.hidden, self.action_parts, dtype)
         self.action_norm = Norm()
-        self.dyn = [BlockLinear(c.deter, c.blocks, dtype) for _ in range(c.dyn_layers)]
+        self.dyn = [BlockLinear(c.deter, c.blocks, dtype=dtype) for _ in range(c.dyn_layers)]
         self.dyn_norm = [Norm() for _ in range(c.dyn_layers)]
-        self.gates = BlockLinear(3 * c.deter, c.blocks, dtype)
+        self.gates = BlockLinear(3 * c.deter, c.blocks, 3, dtype)
         self.prior = [Layer(c.hidden, dtype) for _ in range(c.prior_layers)]
         self.prior_logits = Linear(c.stoch * c.classes, dtype=dtype)
         self.obs_in = Sum(c.hidden, self.token_parts, dtype)
@@ -87,17 +87,14 @@ class RSSM(nn.Module):
 
     def step(self, latent: Latent, action: Float[Array, "*n h"]) -> Float[Array, "*n D"]:
         """Next deterministic latent: h_t = f(h_{t-1}, z_{t-1}, a_{t-1}); `action` is embedded."""
-        c = self.config
         x = jnp.concatenate(
             [self.deter_in(latent.deter), self.stoch_in(latent.flat_stoch), action], -1
         )
         y = latent.deter
         for index, (layer, norm) in enumerate(zip(self.dyn, self.dyn_norm, strict=True)):
-            y = jax.nn.silu(norm(layer(y, x) if index == 0 else layer(y)))
-        gates = self.gates(y).reshape(*y.shape[:-1], c.blocks, 3, -1)  # split within each block
-        reset, candidate, update = (
-            gates[..., k, :].reshape(*y.shape[:-1], c.deter) for k in range(3)
-        )
+            (y,) = layer(y, x) if index == 0 else layer(y)
+            y = jax.nn.silu(norm(y))
+        reset, candidate, update = self.gates(y)  # split within each block
         candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
         update = jax.nn.sigmoid(update - 1)
         return update * candidate + (1 - update) * latent.deter

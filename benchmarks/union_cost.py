@@ -17,47 +17,26 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from batches import random_batch
 
-from agent.agent import Agent, make_agent
-from agent.device_batch import latent_schema
+from agent.agent import make_agent
 from agent.learner import update_key
 from continual.backend import keep_compiled_programs
-from continual.collect import batch_schema
 from continual.config import Config, resolve_config
 from continual.envs.interact import Seen
 from continual.envs.interface import union
 from continual.envs.registry import interface_of
-from storage.batch import Batch, Where
 
 CUP, WALKER, CRAFTER = "dmc/ball_in_cup_catch", "dmc/walker_walk", "crafter/reward"
-
-
-def vector_batch(agent: Agent, config: Config, rng: np.random.Generator) -> Batch:
-    """Random rows of the two DMC tasks in turn; no frames."""
-    size, length = config.replay.batch, config.replay.length
-    schema = batch_schema(agent.union)
-    random = lambda column, *lead: rng.normal(size=(*lead, *column.shape)).astype(column.dtype)
-    columns = {name: random(column, size, length) for name, column in schema.items()}
-    for flag in ("is_first", "is_last", "is_terminal"):
-        columns[flag] = np.zeros((size, length), bool)
-    index = np.zeros(size, np.int64)
-    return Batch(
-        columns=columns,
-        frames=np.zeros((0, length, 64, 64, 3), np.uint8),
-        task=np.arange(size, dtype=np.int32) % 2,
-        previous={n: random(c, size) for n, c in schema.items() if n.startswith("action.")},
-        context={n: random(c, size) % 2 for n, c in latent_schema(config.agent.model).items()},
-        draw=np.arange(size, dtype=np.int32),
-        age=index,
-        where=Where(index, index, index),
-    )
 
 
 def make_turns(config: Config, tasks: list[str]) -> dict[str, Callable[[], None]]:
     """One update, and one decision in walker_walk, each as a function to be timed."""
     agent = make_agent(config.agent, union({task: interface_of(task) for task in tasks}))
     rng = np.random.default_rng(0)
-    state, batch = agent.init(jax.random.key(0)), vector_batch(agent, config, rng)
+    state = agent.init(jax.random.key(0))
+    turns = [number % 2 for number in range(config.replay.batch)]  # both DMC tasks, no frames
+    batch = random_batch(agent, turns, config.replay.length, rng)
     policy = agent.living_policy(lambda: state, WALKER, 0)
     carried = policy.initial(1)
     seen = Seen(

@@ -177,16 +177,18 @@ class Living:
         while life.clock.updates < updates_due(
             life.clock.agent_steps, config.collect, config.replay
         ):
-            number = life.clock.updates
+            number, tasks = life.clock.updates, list(self.agent.union.tasks)
             rng = seeding.generator(config.seed, "batch", number)
             replay = config.replay
             batch = self.replay.sample(rng, replay.batch, replay.length, union)
+            if config.log.diagnose_every and number and number % config.log.diagnose_every == 0:
+                key = update_key(seeding.stream_seed(config.seed, "diagnose"), number)
+                found = self.agent.diagnose(life.agent, batch, key)
+                life.meter.take_diagnosis(found, tasks)
             key = update_key(seeding.stream_seed(config.seed, "update"), number)
             life.agent, learnt = self.agent.learn(life.agent, batch, key)
             self.replay.write_latents(batch.where, learnt.latents)
-            life.meter.count_update(
-                learnt.metrics, batch, list(self.agent.union.tasks), replay.length
-            )
+            life.meter.count_update(learnt.metrics, batch, tasks, replay.length)
             life.clock = replace(life.clock, updates=number + 1)
             if life.meter.updates >= config.log.every:
                 self._record_training()

@@ -89,6 +89,9 @@ class LogConfig(Section):
     """What is written besides episodes and phases."""
 
     every: Count = Field(200, description="updates between train records")
+    diagnose_every: Annotated[int, Field(ge=0)] = Field(
+        2000, description="updates between diagnoses of the learner (norms, rank); 0: none"
+    )
 
 
 class Config(Section):

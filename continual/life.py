@@ -43,6 +43,7 @@ class Meter:
     Attributes:
       updates: counted since the last record.
       sums: metric -> sum over these updates.
+      diagnosed: metric -> number, of the newest diagnosis, if there was one; of what was there.
       by_task: task -> metric -> (sum, updates) over those that had rows of the task.
       gate: task -> `n` and sums over the decisions taken.
       sampled: task -> rows trained on.
@@ -51,6 +52,7 @@ class Meter:
 
     updates: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    diagnosed: dict[str, float] = field(default_factory=dict)
     by_task: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
     gate: dict[str, dict[str, float]] = field(default_factory=dict)
     sampled: Counter[str] = field(default_factory=Counter)
@@ -63,16 +65,24 @@ class Meter:
         self.updates += 1
         for name, value in metrics.means.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self._count_by_task(metrics, tasks)
+        for index, count in zip(*np.unique(batch.task, return_counts=True), strict=True):
+            self.sampled[tasks[index]] += int(count) * length
+        self.age += float(batch.age.sum())
+        self.sequences += len(batch.age)
+
+    def take_diagnosis(self, metrics: Metrics, tasks: Sequence[str]) -> None:
+        means = {name: float(value) for name, value in metrics.means.items()}
+        self.diagnosed = {name: value for name, value in means.items() if not math.isnan(value)}
+        self._count_by_task(metrics, tasks)
+
+    def _count_by_task(self, metrics: Metrics, tasks: Sequence[str]) -> None:
         for name, values in metrics.by_task.items():
             for task, value in zip(tasks, np.asarray(values, np.float64).tolist(), strict=True):
                 if not math.isnan(value):
                     held = self.by_task.setdefault(task, {})
                     total, n = held.get(name, (0.0, 0))
                     held[name] = (total + value, n + 1)
-        for index, count in zip(*np.unique(batch.task, return_counts=True), strict=True):
-            self.sampled[tasks[index]] += int(count) * length
-        self.age += float(batch.age.sum())
-        self.sequences += len(batch.age)
 
     def count_decisions(self, moment: Moment, task: str) -> None:
         acted = [i for i, t in enumerate(moment.timesteps) if t is not None and not t.is_last]
@@ -100,7 +110,7 @@ class Meter:
             agent_steps=clock.agent_steps,
             updates=clock.updates,
             losses={k[5:]: v for k, v in means.items() if k.startswith("loss/")},
-            diagnostics={k: v for k, v in means.items() if "/" not in k},
+            diagnostics={k: v for k, v in means.items() if "/" not in k} | self.diagnosed,
             gate={
                 task: {k: v if k == "n" else v / max(1.0, sums["n"]) for k, v in sums.items()}
                 for task, sums in self.gate.items()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from agent.config import RandomGate
 from continual import resources
 from continual.cli import split_arguments
 from continual.config import Config, check_name, resolve_config
@@ -20,6 +21,8 @@ from continual.strict_yaml import shown
 from continual.usage import make_parser
 from continual.validation import dotted_names
 from curricula.loader import NamedCurriculum, load_curriculum, with_budgets
+from eval.gate_behaviour import choice_rates
+from eval.run_folder import load_run
 
 
 class _Arguments(Config):
@@ -88,6 +91,7 @@ def parse_request(argv: list[str]) -> Request:
     _refuse_misspelt_local(overrides)
     default, reason = _default_scale(curriculum, overrides)
     config = resolve_config(overrides, default)
+    config = _with_recorded_rates(config)
     curriculum = with_budgets(curriculum, config.collect.budgets)
     refuse_short_phases(curriculum.plan, config.collect, config.replay)
     name = local.get("name") or "-".join(
@@ -130,6 +134,24 @@ def _default_scale(curriculum: NamedCurriculum, overrides: Mapping[str, Any]) ->
     if jax.default_backend() == "cpu":
         return "laptop", "no accelerator found"
     return "full", f"{jax.devices()[0].device_kind} found"
+
+
+def _with_recorded_rates(config: Config) -> Config:
+    """Fill in the rates of a random gate that shall open as often as the gate of another run.
+
+    Raises:
+      UserError: no such run, or it had no gate.
+    """
+    gate = config.agent.gate
+    if not isinstance(gate, RandomGate) or not gate.recorded:
+        return config
+    run = load_run(Path(gate.recorded))
+    rates = choice_rates(run.episodes)
+    if not rates:
+        raise UserError(f"agent.gate.recorded={gate.recorded}: no episode lived with a gate")
+    gate = gate.model_copy(update={"by_task": rates | gate.by_task, "recorded": run.name})
+    agent = config.agent.model_copy(update={"gate": gate})
+    return config.model_copy(update={"agent": agent})
 
 
 def _other_scale(scale: str) -> str:

@@ -57,6 +57,10 @@ class RunFolder:
         return self.path / "replay"
 
     @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -16,9 +16,11 @@ from continual.collect import Living, begin_living
 from continual.config import Config
 from continual.envs.registry import make_world
 from continual.envs.world import World
+from continual.files import replace_file
 from continual.judging import Abandoned, Judge
 from continual.life import Life
 from continual.pacing import repeat_of
+from continual.pictures import open_loop_picture
 from continual.progress import Progress
 from continual.request import Request
 from continual.rundir import RecordBook, RunFolder
@@ -129,6 +131,7 @@ class Opened:
     def end_phase(self) -> None:
         """Close the open rows, record the phase, and let the clock enter the next."""
         phase = self.phase
+        self._picture()
         self.living().end()
         self._living = None
         clock, held = self.life.clock, self.replay.held_rows()
@@ -147,6 +150,19 @@ class Opened:
             )
         )
         self.life.clock = clock.next_phase()
+
+    def _picture(self) -> None:
+        """What the model now expects of each task that was trained and shows images."""
+        lived = self.agenda.curriculum.plan[: self.phase.number]
+        for task in dict.fromkeys(phase.task for phase in lived):
+            if self.agent.union.tasks[task].image is None or self.agent.policies() == ("random",):
+                continue
+            (world,) = make_worlds(self.request.config, task, 1)
+            picture = open_loop_picture(self.agent, self.life.agent, task, world, seed=0)
+            world.close()
+            self.folder.pictures.mkdir(exist_ok=True)
+            name = f"open_loop-phase{self.phase.number:04d}-{task.replace('/', '_')}.png"
+            replace_file(self.folder.pictures / name, picture, durable=False)
 
     def save(self) -> None:
         """Checkpoint: replay first, then records, then the folder that names their cursors."""
@@ -180,7 +196,7 @@ class Opened:
         self.judge.close()
 
 
-def make_worlds(config: Config, task: str) -> list[World]:
-    """The N worlds of a phase, not reset yet."""
+def make_worlds(config: Config, task: str, n: int | None = None) -> list[World]:
+    """N worlds, by default those of a phase; not reset yet."""
     repeat = repeat_of(task, config.collect)
-    return [make_world(task, repeat=repeat) for _ in range(config.collect.worlds)]
+    return [make_world(task, repeat=repeat) for _ in range(n or config.collect.worlds)]

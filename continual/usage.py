@@ -89,7 +89,7 @@ def _line(key: str, default: Any, text: str) -> str:
     if isinstance(default, dict):
         shown = "{…}" if default else "{}"
     else:
-        shown = default if isinstance(default, str) else json.dumps(default)
+        shown = default if isinstance(default, str) and default else json.dumps(default)
     return f"  {key}={textwrap.shorten(shown, 30, placeholder='…')}".ljust(38) + f" {text}"
 
 

@@ -52,6 +52,15 @@ def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
     ]
 
 
+def choice_rates(records: Iterable[EpisodeRecord]) -> dict[str, float]:
+    """Task -> share of the lived decisions that the partner took; tasks with a gate only."""
+    lived: dict[str, list[EpisodeRecord]] = {}
+    for r in records:
+        if r.split == "train" and r.gate:
+            lived.setdefault(r.task, []).append(r)
+    return {task: gate_means(r.gate for r in episodes).chosen for task, episodes in lived.items()}
+
+
 @dataclass(frozen=True)
 class SideBySide:
     """One policy in one action mode, at phase ends: what the gate's trust can be compared with.

@@ -1,7 +1,8 @@
-"""A page about one run, made from its records alone."""
+"""A page about one run, made from its records and pictures alone."""
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -177,6 +178,7 @@ def _context(f: Findings) -> dict[str, Any]:
             if any(g.decisions for g in row)
         ],
         "policy_groups": list(_policy_groups(f)),
+        "pictures": list(_pictures(run.path / "pictures")),
     }
 
 
@@ -193,6 +195,14 @@ def _policy_groups(f: Findings) -> Iterator[tuple[int, list[tuple[str, list[tupl
                 rows.append((name, [(c, b) for (_, c), b in zip(cells, bold, strict=True)]))
         if rows:
             yield phase, rows
+
+
+def _pictures(folder: Path) -> Iterator[tuple[str, str]]:
+    """(caption, data URI) of what the model expected at the end of each phase."""
+    for path in sorted(folder.glob("open_loop-*.png")):
+        phase, _, task = path.stem.removeprefix("open_loop-phase").partition("-")
+        data = base64.b64encode(path.read_bytes()).decode()
+        yield f"{task}, end of phase {int(phase)}", f"data:image/png;base64,{data}"
 
 
 def _ground(share: float) -> str:

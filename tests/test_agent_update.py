@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from agent.agent import make_agent
 from agent.config import AgentConfig
-from agent.learner import init_learner, make_update, update_key
+from agent.learner import compute_losses, init_learner, make_update, update_key
 from agent.model import init_params, make_model, parameter_count
 from agent.owners import owners_of, path_names
+from agent.sizes import model_of_size
 from continual.envs.interface import union
 from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, random_batch, tiny
 
 CUP_TASK, WALKER_TASK, CRAFTER_TASK = 0, 1, 2
-SIZES = {
-    "size1m": ((512, 64, 4, 4, 64), 640_867, 687_875),
-    "size12m": ((2048, 256, 16, 16, 256), 9_738_019, 10_498_259),
-    "size25m": ((3072, 384, 24, 24, 384), 21_782_947, 23_495_475),
-    "size50m": ((4096, 512, 32, 32, 512), 38_612_003, 41_658_259),
-    "size100m": ((6144, 768, 48, 48, 768), 86_622_499, 93_480_531),
-    "size200m": ((8192, 1024, 64, 64, 1024), 153_769_507, 165_965_075),
-    "size400m": ((12288, 1536, 96, 96, 1536), 345_473_059, 372_920_979),
+COUNTS = {  # size -> parameters in walker_walk, in Crafter
+    "size1m": (640_867, 687_875),
+    "size12m": (9_738_019, 10_498_259),
+    "size25m": (21_782_947, 23_495_475),
+    "size50m": (38_612_003, 41_658_259),
+    "size100m": (86_622_499, 93_480_531),
+    "size200m": (153_769_507, 165_965_075),
+    "size400m": (345_473_059, 372_920_979),
 }
 
 
@@ -59,16 +62,13 @@ def assert_same(a, b, where=""):
         np.testing.assert_array_equal(a[name], b[name], err_msg=f"{where}{name}")
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", COUNTS)
 @pytest.mark.parametrize("world", ["walker", "crafter"])
 def test_with_one_task_the_parameter_count_is_dreamerv3s(size, world):
-    (deter, hidden, classes, depth, units), walker, crafter = SIZES[size]
-    model = {"deter": deter, "hidden": hidden, "classes": classes, "depth": depth, "units": units}
-    config = AgentConfig.model_validate({"model": model})
     interface = {"walker": WALKER, "crafter": CRAFTER}[world]
-    built = make_model(config.model, union({world: interface}))
+    built = make_model(model_of_size(size), union({world: interface}))
     params = jax.eval_shape(lambda key: init_params(built, key), jax.random.key(0))
-    assert parameter_count(params) == {"walker": walker, "crafter": crafter}[world]
+    assert parameter_count(params) == COUNTS[size][world == "crafter"]
 
 
 @pytest.mark.parametrize(("old", "new"), [("cup walker", "crafter"), ("crafter", "walker cup")])
@@ -260,3 +260,53 @@ def test_surplus_frames_are_as_if_they_were_not_there(model, config, update, rng
     noisy = batch.replace(frames=np.concatenate([batch.frames[:1], 255 - batch.frames[1:]]))
     clean = update(learner(model), batch, update_key(0, 6))
     assert_same(clean, update(learner(model), noisy, update_key(0, 6)))
+
+
+def test_initial_weights_have_the_spread_of_their_fan_in():
+    """Of a walker-like size1m. A block-linear kernel's fan-in is its whole input, not a block's."""
+    built = make_model(model_of_size("size1m"), union({"walker": WALKER}))
+    params = init_params(built, jax.random.key(0))
+    fan_in = {
+        ("dyn", "dyn_0", "kernel"): 512 + 8 * 3 * 64,
+        ("dyn", "gates", "kernel"): 512,
+        ("dyn", "deter_in", "linear", "kernel"): 512,
+        ("dyn", "prior_logits", "kernel"): 64,
+        ("dyn", "obs_in", "kernel", "deter"): 512 + 64,
+        ("dyn", "obs_in", "kernel", "branch:vector"): 512 + 64,
+        ("dyn", "action_in", "kernel", "head:dmc.walker"): 6,
+        ("enc", "branch:vector", "project", "kernel", "slot:dmc.walker.orientations"): 24,
+        ("con", "out", "kernel"): 64,
+        ("pol", "out", "head:dmc.walker:mean", "kernel"): 64 * 1e4,
+    }
+    for path, inputs in fan_in.items():
+        leaf = np.array(functools.reduce(lambda tree, name: tree[name], path, params))
+        noise = 4 / np.sqrt(2 * leaf.size)  # four standard errors of a standard deviation
+        assert leaf.std() * np.sqrt(inputs) == pytest.approx(1, abs=noise), path
+        assert np.abs(leaf).max() * np.sqrt(inputs) <= 2 * 1.1369
+    for part in ("rew", "val"):
+        assert not np.array(params[part]["out"]["kernel"]).any()
+    flat = leaves(params)
+    assert all(not leaf.any() for name, leaf in flat.items() if name.endswith("/bias"))
+    assert all((leaf == 1).all() for name, leaf in flat.items() if name.endswith("/scale"))
+
+
+def test_the_slow_critic_starts_as_a_copy_and_follows_after_the_update(model, config, update, rng):
+    state = learner(model)
+    assert_same(state.slow, state.params["val"])
+    state, _, _ = update(state, random_batch(rng, config, [2, 2, 0, 1]), update_key(0, 0))
+    before = leaves(state.slow)
+    after, _, _ = update(state, random_batch(rng, config, [2, 2, 0, 1]), update_key(0, 1))
+    for name, new in leaves(after.params["val"]).items():
+        expected = 0.98 * before[name] + 0.02 * new
+        np.testing.assert_allclose(leaves(after.slow)[name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_compiled_losses_equal_those_computed_step_by_step(model, config, rng):
+    batch = random_batch(rng, config, [CUP_TASK, WALKER_TASK], length=3)
+    state = learner(model)
+    losses = lambda s, b: compute_losses(model, config, s.params, s, b, update_key(0, 0))[0]
+    compiled = jax.jit(losses)(state, batch)
+    with jax.disable_jit():
+        plain = losses(state, jax.tree.map(jax.numpy.asarray, batch))
+    for name, value in compiled.items():
+        np.testing.assert_allclose(value, plain[name], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.agent import make_agent
 from agent.config import AwacConfig
+from agent.learner import Handout, update_key
 from agent.riders.awac import (
     MeanSquare,
     advantage_weight,
@@ -21,7 +22,9 @@ from agent.riders.awac import (
     normalise_within_tasks,
     update_mean_square,
 )
-from tests.agent_cases import ALL, tiny
+from agent.rssm import Latent
+from continual.envs.interface import Head, Interface, Slot, union
+from tests.agent_cases import ALL, random_batch, tiny
 
 advantages = st.lists(st.floats(-1e3, 1e3, width=32), min_size=6, max_size=6)
 
@@ -157,3 +160,42 @@ def test_a_rider_starts_the_same_whichever_others_there_are():
     one, two = (agent.init(jax.random.key(0)).riders["bc"].params for agent in (alone, beside))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_head_copies_rewarded_actions_and_not_their_neighbours(rng):
+    """Each state names a class, and naming it back is rewarded one step later, with that row.
+
+    With lambda = 0 and a critic that knows nothing, R_t is the reward of the action done IN state
+    t. Rewarded actions weigh 20, others 1: of four classes the one shown gets 20 / 23.
+    """
+    interface = Interface((Slot("cue", (4,)),), (Head("h", "categorical", 4),))
+    config = tiny(
+        imagination={"horizon": 3, "last": 2, "lambda": 0.0},
+        optim={"lr": 1e-2, "warmup": 0},
+        riders={"awac": {"kind": "awac", "beta": 0.1, "w_max": 20}},
+    )
+    agent = make_agent(config, union({"t": interface}))
+    state, rider = agent.init(jax.random.key(0)), agent.riders["awac"]
+    learnt, size, length = state.riders["awac"], 16, 12
+    for number in range(150):
+        cue, action = rng.integers(4, size=(2, size, length))
+        batch = random_batch(rng, config, [0] * size, agent.union, length=length)
+        reward = np.zeros((size, length), np.float32)
+        reward[:, 1:] = (cue == action)[:, :-1]
+        never = np.zeros((size, length), bool)
+        batch = batch.replace(
+            actions={"h": np.eye(4, dtype=np.float32)[action]},
+            reward=reward,
+            is_first=never,
+            is_last=never,
+            is_terminal=never,
+        )
+        stoch = np.zeros((size, length, 3, 4), np.float32)
+        stoch[:, :, 0] = np.eye(4)[cue]
+        latent = Latent(jnp.zeros((size, length, 16)), jnp.asarray(stoch))
+        handout = Handout(latent, {}, jnp.zeros((size, 2)))
+        learnt, _ = rider.update(learnt, state.learner, batch, handout, update_key(0, number))
+    shown = Latent(jnp.zeros((4, 16)), jnp.zeros((4, 3, 4)).at[:, 0].set(jnp.eye(4)))
+    policy = agent.model.actor.apply({"params": learnt.params}, shown.feature)["h"]
+    prob = np.exp(np.array(policy.log_probs))
+    np.testing.assert_allclose(np.diag(prob), 20 / 23, atol=0.1)

@@ -1,0 +1,221 @@
+"""Lives every piece of every study that docs/results/ lacks, and writes its tables.
+
+    python benchmarks/results.py                     # all that is missing, one after the other
+    python benchmarks/results.py --study learning --minutes 50
+    python benchmarks/results.py --tables            # only the tables, from what is there
+
+A piece that is stopped or killed goes on where it was. What a piece found is one JSON file; its run
+stays under runs/results/ until somebody removes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from studies import STUDIES, Piece, Study
+
+from continual.cli import run_door
+from continual.errors import UserError, nearest
+from continual.files import write_atomically
+from eval.records import EpisodeRecord, TrainRecord, load_records
+from eval.run_folder import load_run
+
+ROOT = Path(__file__).parents[1]
+RESULTS, RUNS = ROOT / "docs" / "results", ROOT / "runs" / "results"
+LAST = 10  # training episodes that count as the end
+
+
+def command_of(piece: Piece, curriculum: Path) -> list[str]:
+    return [
+        *("continual.run", str(curriculum), "scale=laptop", f"seed={piece.seed}"),
+        f"collect.budgets={{dmc: {piece.env_steps}}}",
+        # One judgement, at the end: what is reported are the training episodes.
+        "evaluate.inside_every=1",
+        *piece.overrides,
+        f"name={piece.name}",
+        f"runs={RUNS}",
+    ]
+
+
+def live(piece: Piece) -> None:
+    """Live a piece to its end and keep what it found.
+
+    Raises:
+      UserError: the run did not end well.
+    """
+    RUNS.mkdir(parents=True, exist_ok=True)
+    curriculum = RUNS / f"{piece.name}.yaml"
+    text = (
+        f"description: {piece.study}, {piece.label}\nphases: [{{task: {piece.task}, steps: 1}}]\n"
+    )
+    write_atomically(curriculum, text)
+    command = command_of(piece, curriculum)
+    code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
+    if code:
+        raise UserError(f"{piece.name}: ended with exit code {code}; the same command goes on")
+    kept = [part.replace(f"{RUNS}", "runs/results") for part in command]
+    kept[1] = curriculum.name
+    found = {"piece": piece.__dict__, "command": f"python -m {shlex.join(kept)}", **summary(piece)}
+    file_of(piece).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file_of(piece), json.dumps(found, indent=1) + "\n")
+
+
+def summary(piece: Piece) -> dict[str, Any]:
+    """The numbers of a finished piece, from its records."""
+    folder = RUNS / piece.name
+    run = load_run(folder)
+    lived = [e.return_ for e in run.episodes if e.split == "train" and not e.cut]
+    ends = [e for e in run.episodes if e.split == "eval" and e.when == "end"]
+    random = [e.return_ for e in run.episodes if e.policy == "random" and e.when == "before"]
+    train = load_records(folder / "records", TrainRecord)
+    quarter = train[-max(1, len(train) // 4) :]
+    return {
+        "versions": {name: run.versions.get(name) for name in ("python", "jax", "mujoco")},
+        "episodes": len(lived),
+        "last_training_returns": lived[-LAST:],
+        "training_return": mean(lived[-LAST:]),
+        "random_return": mean(random),
+        "judged": {
+            f"{policy} {mode}": mean(
+                e.return_ for e in ends if (e.policy, e.action_mode) == (policy, mode)
+            )
+            for policy, mode in sorted({(e.policy, e.action_mode) for e in ends})
+        },
+        "gate_choice": gate_choice(run.episodes),
+        "effective_samples": mean(
+            r.riders["awac"]["effective_samples"] for r in quarter if "awac" in r.riders
+        ),
+        "positive_share": mean(
+            r.riders["awac"]["positive_share"] for r in quarter if "awac" in r.riders
+        ),
+    }
+
+
+def gate_choice(episodes: Iterable[EpisodeRecord]) -> float | None:
+    """Share of lived decisions that the partner took."""
+    sums = [e.gate for e in episodes if e.split == "train" and e.gate]
+    return sum(g["chosen"] for g in sums) / sum(g["n"] for g in sums) if sums else None
+
+
+def mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return statistics.fmean(found) if found else None
+
+
+def file_of(piece: Piece, results: Path = RESULTS) -> Path:
+    return results / piece.study / f"{piece.name}.json"
+
+
+def tables(results: Path = RESULTS) -> str:
+    """All tables as Markdown, from the files alone."""
+    lines = [
+        "# Measured",
+        "",
+        "Made by `make results` from the JSON files beside this page; each names the command that "
+        "made it. Training return: mean of the last 10 training episodes, actions sampled, the "
+        "gate at work. The actors: 10 episodes at the end, modes of the distributions.",
+    ]
+    for study in STUDIES:
+        lines += [
+            "",
+            f"## {study.name}",
+            "",
+            f"{study.question} {study.env_steps:,} environment steps, scale `laptop`.",
+            "",
+        ]
+        lines += table_of(study, results)
+    return "\n".join(lines) + "\n"
+
+
+def table_of(study: Study, results: Path) -> list[str]:
+    columns = (
+        "seeds",
+        "training return",
+        "each seed",
+        "random",
+        "gated",
+        "Dreamer actor",
+        "AWAC actor",
+        "choice rate",
+        "effective samples",
+    )
+    lines = [f"| task | setting | {' | '.join(columns)} |", f"|{'---|' * (2 + len(columns))}"]
+    for task, label in study.pairs:
+        found = [
+            json.loads(file_of(p, results).read_text(encoding="utf-8"))
+            for p in study.pieces()
+            if (p.task, p.label) == (task, label) and file_of(p, results).exists()
+        ]
+        if not found:
+            continue
+        pick = lambda key, found=found: number(f[key] for f in found)
+        judged = lambda policy, found=found: number(
+            f["judged"].get(f"{policy} mode") for f in found
+        )
+        each = ", ".join(number([f["training_return"]]) for f in found)
+        cells = (
+            str(len(found)),
+            pick("training_return"),
+            each,
+            pick("random_return"),
+            judged("gated"),
+            judged("dreamer_actor"),
+            judged("awac_actor"),
+            number((f["gate_choice"] for f in found), 2),
+            number((f["effective_samples"] for f in found), 2),
+        )
+        lines.append(f"| {task} | {label} | {' | '.join(cells)} |")
+    return lines if len(lines) > 2 else ["Nothing measured yet."]
+
+
+def number(values: Iterable[float | None], digits: int = 0) -> str:
+    found = [v for v in values if v is not None and not math.isnan(v)]
+    return f"{statistics.fmean(found):.{digits}f}" if found else ""
+
+
+def chosen(name: str | None) -> Sequence[Study]:
+    found = [study for study in STUDIES if name in (None, study.name)]
+    if not found:
+        raise UserError(f"study {name!r}: {nearest(str(name), [s.name for s in STUDIES])}")
+    return found
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", help=", ".join(study.name for study in STUDIES))
+    parser.add_argument("--only", default="", help="pieces whose name holds this")
+    parser.add_argument("--minutes", type=float, default=50, help="begin no piece after so many")
+    parser.add_argument("--tables", action="store_true", help="live nothing")
+    arguments = parser.parse_args(argv)
+    missing = [
+        piece
+        for study in chosen(arguments.study)
+        for piece in study.pieces()
+        if arguments.only in piece.name and not file_of(piece).exists()
+    ]
+    start = time.monotonic()
+    for index, piece in enumerate([] if arguments.tables else missing):
+        if time.monotonic() - start > 60 * arguments.minutes:
+            print(f"{len(missing) - index} pieces are left; the same command goes on", flush=True)
+            break
+        print(f"piece {index + 1} of {len(missing)}: {piece.name}", flush=True)
+        live(piece)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_atomically(RESULTS / "README.md", tables())
+    return 0
+
+
+if __name__ == "__main__":
+    run_door(main)

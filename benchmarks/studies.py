@@ -1,0 +1,104 @@
+"""What is measured for the record: studies, their variants, seeds and settings.
+
+A piece is one life. `python benchmarks/results.py` lives those that docs/results/ lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+CARTPOLE, CUP, WALKER = "dmc/cartpole_swingup", "dmc/ball_in_cup_catch", "dmc/walker_walk"
+REACHER, FINGER = "dmc/reacher_easy", "dmc/finger_spin"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One life on one task.
+
+    Attributes:
+      label: what is compared in the study: a variant or a setting of it.
+      overrides: of the command line, beside scale and seed.
+    """
+
+    study: str
+    task: str
+    label: str
+    seed: int
+    env_steps: int
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        task = self.task.replace("/", "_")
+        return f"{self.study}-{task}-{self.label}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Attributes:
+    question: what it is for, one sentence.
+    labels: label -> overrides.
+    pairs: (task, label) in the order of the table.
+    """
+
+    name: str
+    question: str
+    env_steps: int
+    seeds: int
+    labels: dict[str, tuple[str, ...]]
+    pairs: tuple[tuple[str, str], ...]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Seed by seed, so that an early stop leaves whole rows."""
+        for seed in range(self.seeds):
+            for task, label in self.pairs:
+                yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
+
+
+AWAC_SETTINGS = {
+    "report": (),
+    "rms": ("agent.riders.awac.advantage=rms",),
+    "rms_beta0.3": ("agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
+    "rms_exp": ("agent.riders.awac.advantage=rms", "agent.riders.awac.weight=exp"),
+}
+GATE_SETTINGS = {
+    "default": (),
+    "alpha1": ("agent.gate.alpha=1",),
+    "alpha20": ("agent.gate.alpha=20",),
+    "no_divergence": ("agent.gate.beta_div=0",),
+    "bias0.2": ("agent.gate.bias=0.2",),
+}
+
+STUDIES = (
+    Study(
+        "learning",
+        "Does the agent learn at the scale of a laptop?",
+        60_000,
+        3,
+        {name: (f"variant={name}",) for name in ("gated", "dreamer", "awac")},
+        (
+            (CUP, "gated"),
+            (CARTPOLE, "gated"),
+            (WALKER, "gated"),
+            (CUP, "dreamer"),
+            (CUP, "awac"),
+        ),
+    ),
+    Study(
+        "awac_default",
+        "Which advantage and which weights should the AWAC rider have?",
+        40_000,
+        2,
+        AWAC_SETTINGS,
+        tuple((task, label) for task in (REACHER, FINGER) for label in AWAC_SETTINGS),
+    ),
+    Study(
+        "gate_sweep",
+        "How much hangs on the numbers of the gate?",
+        48_000,
+        2,
+        GATE_SETTINGS,
+        tuple((CUP, label) for label in GATE_SETTINGS),
+    ),
+)

@@ -1,0 +1,82 @@
+"""Diagnostics: hand-worked numbers, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agent.diagnostics import dormant_share, effective_rank, make_diagnose, norms_by_owner
+from agent.learner import init_learner, make_update, update_key
+from agent.model import make_model
+from tests.agent_cases import ALL, random_batch, tiny
+
+
+def test_dormant_units_by_hand():
+    """Mean magnitudes 1, 1, 0.01 and 0; a fortieth of their mean is 0.0126."""
+    activations = jnp.array([[1.0, -1.0, 0.01, 0.0], [-1.0, 1.0, -0.01, 0.0]])
+    assert float(dormant_share(activations)) == 0.5
+    assert float(dormant_share(activations, tau=0.0)) == 0.25
+
+
+def test_effective_rank_by_hand(rng):
+    """Singular values 10, 1 and 0.05: two of them are 99.5 % of the sum."""
+    left, _ = np.linalg.qr(rng.normal(size=(8, 3)))
+    right, _ = np.linalg.qr(rng.normal(size=(5, 3)))
+    features = jnp.asarray(left @ np.diag([10.0, 1.0, 0.05]) @ right.T, jnp.float32)
+    assert int(effective_rank(features)) == 2
+    assert int(effective_rank(features, share=0.9)) == 1
+    assert int(effective_rank(features, share=0.999)) == 3
+    assert int(effective_rank(jnp.zeros((4, 3)))) == 0
+
+
+def test_norms_are_of_all_leaves_of_an_owner_together():
+    tree = {
+        "a": {"kernel": {"slot:x": jnp.array([3.0])}, "slot:x": jnp.array([4.0])},
+        "b": jnp.ones(4),
+    }
+    found = {owner: float(norm) for owner, norm in norms_by_owner(tree).items()}
+    assert found == {"slot:x": 5.0, "shared": 2.0}
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(3)
+    config = tiny()
+    model = make_model(config.model, ALL)
+    state = init_learner(model, jax.random.key(0))
+    batch = random_batch(rng, config, [0, 0, 1, 0])
+    found = make_diagnose(model, config)(state, batch, update_key(0, 0))
+    return config, model, state, batch, found
+
+
+def test_the_gradient_of_a_batch_is_that_of_its_update(case):
+    config, model, state, batch, found = case
+    _, _, metrics = make_update(model, config)(
+        jax.tree.map(jnp.array, state), batch, update_key(0, 0)
+    )
+    squares = [
+        float(norm) ** 2
+        for name, norm in found.means.items()
+        if name.startswith("norm/gradient/") and np.isfinite(norm)
+    ]
+    assert np.sqrt(sum(squares)) == pytest.approx(float(metrics.means["gradient_norm"]), rel=1e-3)
+
+
+def test_tasks_and_owners_that_a_batch_lacks_have_no_numbers(case):
+    *_, found = case
+    pull = np.array(found.by_task["trunk_gradient_norm"])
+    np.testing.assert_array_equal(np.isfinite(pull), [True, True, False])
+    missing = {name for name, x in found.means.items() if np.isnan(x)}
+    assert missing == {
+        f"norm/{kind}/{owner}"
+        for kind in ("weight", "gradient", "update")
+        for owner in ("head:crafter", "slot:image")
+    }
+
+
+def test_a_young_network_is_awake_and_its_features_span_something(case):
+    *_, found = case
+    assert all(0 <= found.means[f"dormant/{name}"] < 0.5 for name in ("actor", "critic", "reward"))
+    assert 1 <= float(found.means["effective_rank"]) <= 20

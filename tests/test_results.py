@@ -1,0 +1,58 @@
+"""Published tables are what the published files say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """benchmarks/results.py, which is a script."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_the_tables_are_made_from_the_files_beside_them(results):
+    page = ROOT / "docs" / "results" / "README.md"
+    assert page.read_text(encoding="utf-8") == results.tables()
+
+
+def test_every_published_file_belongs_to_a_piece_of_a_study(results):
+    files = {results.file_of(p) for study in results.STUDIES for p in study.pieces()}
+    assert set((ROOT / "docs" / "results").rglob("*.json")) <= files
+
+
+def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):
+    study = results.STUDIES[0]
+    first = [p for p in study.pieces() if (p.task, p.label) == study.pairs[0]][:2]
+    for piece, score in zip(first, (100.0, 300.0), strict=True):
+        found = {
+            "training_return": score,
+            "random_return": 7.0,
+            "judged": {"gated mode": score / 2},
+            "gate_choice": 0.25,
+            "effective_samples": None,
+        }
+        file = results.file_of(piece, tmp_path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+    (row,) = [line for line in results.table_of(study, tmp_path) if line.startswith("| dmc/")]
+    assert [cell.strip() for cell in row.split("|")[3:-1]] == [
+        *("2", "200", "100, 300", "7", "100", "", "", "0.25", ""),
+    ]
+
+
+def test_no_two_pieces_share_a_name(results):
+    names = [p.name for study in results.STUDIES for p in study.pieces()]
+    assert len(names) == len(set(names))

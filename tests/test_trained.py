@@ -1,0 +1,101 @@
+"""A run's agent outside its run: what the README promises, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from continual import run
+from continual.envs.gym import GymWorld
+from continual.envs.registry import make_world
+from continual.errors import UserError
+from continual.trained import load_trained
+
+ROOT = Path(__file__).parents[1]
+CURRICULUM = """
+description: One toy of each kind.
+scale: smoke
+phases:
+  - {task: toy/reach, steps: 120}
+  - {task: toy/picture, steps: 40}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "toys.yaml").write_text(CURRICULUM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        options = ["collect.start=80", "evaluate.inside_every=1", "evaluate.episodes=1"]
+        assert run.main(["toys.yaml", "name=done", *options]) == 0
+    return folder / "runs" / "done"
+
+
+def files(folder):
+    return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_lines_of_the_readme_run_as_they_stand(finished, capsys):
+    (block,) = re.findall(
+        r"```python\n(from continual.trained.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    code = block.replace("runs/dmc_then_crafter-laptop-gated-s0", str(finished))
+    before = files(finished)
+    exec(code.replace("dmc/ball_in_cup_catch", "toy/reach"), {})
+    assert 0 <= float(capsys.readouterr().out) <= 20
+    assert files(finished) == before
+
+
+def play(trained, task, **policy):
+    env, act = trained.make_env(task), trained.policy(task, **policy)
+    observation, _ = env.reset(seed=3)
+    act.reset(seed=3)
+    actions, ended = [], False
+    while not ended:
+        actions.append(act(observation))
+        observation, _, terminated, truncated, _ = env.step(actions[-1])
+        ended = terminated or truncated
+    return np.array(actions)
+
+
+@pytest.mark.parametrize("task", ["toy/reach", "toy/picture"])
+def test_an_episode_is_the_same_when_it_is_played_again(finished, task):
+    trained = load_trained(finished)
+    first = play(trained, task, action_mode="sampled")
+    np.testing.assert_array_equal(first, play(trained, task, action_mode="sampled"))
+    assert len(np.unique(first, axis=0)) > 1
+
+
+def test_the_policy_that_lived_and_each_of_its_two_can_be_had(finished):
+    trained = load_trained(finished)
+    actions = {
+        name: play(trained, "toy/reach", name=name)
+        for name in (None, "gated", "dreamer_actor", "awac_actor")
+    }
+    np.testing.assert_array_equal(actions[None], actions["gated"])
+    assert not np.array_equal(actions["dreamer_actor"], actions["awac_actor"])
+
+
+def test_what_the_run_does_not_have_is_named(finished, tmp_path):
+    trained = load_trained(finished)
+    with pytest.raises(UserError, match="did you mean 'dreamer_actor'"):
+        trained.policy("toy/reach", name="dreamer_acter")
+    with pytest.raises(UserError, match="not one of this run"):
+        trained.make_env("toy/match")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_trained(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*Box observation space m.*infinity")  # it has no bounds
+@pytest.mark.parametrize("task", ["toy/reach", "toy/match", "toy/picture", "crafter/reward"])
+def test_worlds_pass_gymnasiums_own_check(task):
+    env = GymWorld(make_world(task))
+    assert isinstance(env, gymnasium.Env)
+    check_env(env, skip_render_check=True)
+    env.close()
