@@ -22,14 +22,16 @@ from agent.rssm import Actions, Latent, sample
 
 @struct.dataclass
 class Dream:
-    """M imagined trajectories of H + 1 states; no gradient flows through them.
+    """M imagined trajectories of H + 1 states, time first; no gradient flows through them.
+
+    Features are what an update has most of; to turn them around would cost more than to use them.
 
     Attributes:
-      feature: [M, H + 1, F]; entry 0 is the replayed state it starts from.
-      actions: head -> [M, H, A]; action t is done in state t.
+      feature: [H + 1, M, F]; entry 0 is the replayed state it starts from.
+      actions: head -> [H, M, A]; action t is done in state t.
     """
 
-    feature: Float[Array, "M H+1 F"]
+    feature: Float[Array, "H+1 M F"]
     actions: Actions
 
 
@@ -71,13 +73,12 @@ def imagine(
 
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), drawn)
     last, (features, actions) = jax.lax.scan(step, start, by_time)
-    features = jnp.concatenate([features, last.feature[None]])
-    return sg(Dream(*jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (features, actions))))
+    return sg(Dream(jnp.concatenate([features, last.feature[None]]), actions))
 
 
 @struct.dataclass
 class DreamTargets:
-    """What the losses compare with; all [M, H + 1] and without gradient.
+    """What the losses compare with; all [H + 1, M] and without gradient.
 
     Attributes:
       returns: R_t, lambda-returns.
@@ -85,32 +86,41 @@ class DreamTargets:
       weight: product of the continue predictions c_0 … c_t; entry 0 is c_0, not 1.
     """
 
-    returns: Float[Array, "M H+1"]
-    value: Float[Array, "M H+1"]
-    weight: Float[Array, "M H+1"]
+    returns: Float[Array, "H+1 M"]
+    value: Float[Array, "H+1 M"]
+    weight: Float[Array, "H+1 M"]
 
 
 def dream_targets(
-    model: Model, params: Mapping[str, Any], dream: Dream, config: ImaginationConfig
+    model: Model,
+    params: Mapping[str, Any],
+    dream: Dream,
+    value_logits: Float[Array, "H+1 M K"],
+    config: ImaginationConfig,
 ) -> DreamTargets:
-    """Rewards, continues and values of the dream, and the returns that follow from them."""
+    """Rewards, continues and values of the dream, and the returns that follow from them.
+
+    Args:
+      value_logits: the critic's on the dream's features, which its own loss needs as well.
+    """
     params = sg(params)
     reward = dist.twohot_mean(model.reward.apply({"params": params["rew"]}, dream.feature))
     going_on = jax.nn.sigmoid(
         model.continues.apply({"params": params["con"]}, dream.feature)[..., 0]
     )
-    value = dist.twohot_mean(model.critic.apply({"params": params["val"]}, dream.feature))
-    returns = jax.vmap(lambda_returns, (0, 0, 0, None))(reward, going_on, value, config.lambda_)
-    return sg(DreamTargets(returns, value, jnp.cumprod(going_on, 1)))
+    value = dist.twohot_mean(sg(value_logits))
+    over_dreams = jax.vmap(lambda_returns, (1, 1, 1, None), 1)
+    returns = over_dreams(reward, going_on, value, config.lambda_)
+    return sg(DreamTargets(returns, value, jnp.cumprod(going_on, 0)))
 
 
 def policy_loss(
-    log_pi: Float[Array, "M H"],
-    entropy: Float[Array, "M H"],
-    advantage: Float[Array, "M H"],
-    weight: Float[Array, "M H"],
+    log_pi: Float[Array, "*n"],
+    entropy: Float[Array, "*n"],
+    advantage: Float[Array, "*n"],
+    weight: Float[Array, "*n"],
     eta: float,
-) -> Float[Array, "M H"]:
+) -> Float[Array, "*n"]:
     """-w_t [ sg((R_t - v_t) / S) ln pi(a_t | s_t) + eta H(pi) ]   (REINFORCE)."""
     return -sg(weight) * (log_pi * sg(advantage) + eta * entropy)
 
@@ -136,7 +146,7 @@ def actor_losses(
     active: Mapping[str, Bool[Array, " M"]],
     spread: Float[Array, " M"],
     config: ImaginationConfig,
-) -> tuple[Float[Array, "M H"], dict[str, Float[Array, "M H"]]]:
+) -> tuple[Float[Array, "H M"], dict[str, Float[Array, "H M"]]]:
     """The policy loss of the H steps of each dream, and diagnostics of the same shape.
 
     Args:
@@ -144,13 +154,11 @@ def actor_losses(
       spread: S of each trajectory's interface.
     """
     horizon = config.horizon
-    policy = model.actor.apply({"params": actor}, dream.feature[:, :horizon])
-    over_time = {name: jnp.repeat(on[:, None], horizon, 1) for name, on in active.items()}
+    policy = model.actor.apply({"params": actor}, dream.feature[:horizon])
+    over_time = {name: jnp.repeat(on[None], horizon, 0) for name, on in active.items()}
     log_pi, entropy = log_prob_and_entropy(policy, dream.actions, over_time)
-    returns, value, weight = (
-        x[:, :horizon] for x in (targets.returns, targets.value, targets.weight)
-    )
-    advantage = (returns - value) / spread[:, None]
+    returns, value, weight = (x[:horizon] for x in (targets.returns, targets.value, targets.weight))
+    advantage = (returns - value) / spread[None]
     diagnostics = {
         "actor_entropy": entropy,
         "imagined_return": returns,
@@ -162,18 +170,16 @@ def actor_losses(
 
 def imagined_value_loss(
     model: Model,
-    critic: Any,
+    value_logits: Float[Array, "H+1 M K"],
     slow: Any,
     dream: Dream,
     targets: DreamTargets,
     slow_regulariser: float,
-) -> Float[Array, "M H"]:
+) -> Float[Array, "H M"]:
     """sg(w_t) [CE(R_t) + CE(slow critic's prediction)] of the H steps of each dream."""
-    feature = dream.feature[:, :-1]
-    logits = model.critic.apply({"params": critic}, feature)
-    slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, feature))
-    loss = value_loss(logits, targets.returns[:, :-1], slow_value, slow_regulariser)
-    return sg(targets.weight[:, :-1]) * loss
+    slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, dream.feature[:-1]))
+    loss = value_loss(value_logits[:-1], targets.returns[:-1], slow_value, slow_regulariser)
+    return sg(targets.weight[:-1]) * loss
 
 
 def replay_value_loss(

@@ -144,7 +144,7 @@ def compute_losses(
             model, config, params, state.scale, batch, seen.latent, masks, imagine_key
         )
         dream, targets, scale = dreamt.dream, dreamt.targets, dreamt.scale
-        losses["policy"], diagnostics = actor_losses(
+        policy, looked = actor_losses(
             model,
             params["pol"],
             dream,
@@ -153,10 +153,12 @@ def compute_losses(
             dreamt.spread,
             config.imagination,
         )
-        losses["value"] = imagined_value_loss(
-            model, params["val"], state.slow, dream, targets, config.loss.slow_regulariser
+        value = imagined_value_loss(
+            model, dreamt.value_logits, state.slow, dream, targets, config.loss.slow_regulariser
         )
-        imagined_return = targets.returns[:, 0].reshape(len(batch.task), -1)
+        losses |= {"policy": policy.T, "value": value.T}
+        diagnostics = {name: x.T for name, x in looked.items()}
+        imagined_return = targets.returns[0].reshape(len(batch.task), -1)
     else:
         imagined_return, scale, diagnostics = jnp.zeros((len(batch.task), 0)), state.scale, {}
     losses["replay_value"] = _replay_loss(
@@ -170,6 +172,7 @@ class Dreamt:
     """Dreams from the last K states of each sequence, and what their losses need.
 
     Attributes:
+      value_logits: the critic's on the dream's features; the one thing here with a gradient.
       active: head -> [M].
       spread: S of each dream's interface, [M].
       scale: moved by these dreams' returns.
@@ -177,6 +180,7 @@ class Dreamt:
 
     dream: Dream
     targets: DreamTargets
+    value_logits: Float[Array, "H+1 M K"]
     active: dict[str, Bool[Array, " M"]]
     spread: Float[Array, " M"]
     scale: ReturnScale
@@ -192,7 +196,7 @@ def dream_of(
     masks: Mapping[str, Bool[Array, " B"]],
     key: PRNGKeyArray,
 ) -> Dreamt:
-    """Imagine with the actor in `params`; nothing of it carries a gradient.
+    """Imagine with the actor in `params`.
 
     Args:
       scale: of this actor's returns, before this batch.
@@ -206,12 +210,13 @@ def dream_of(
     active = {h.name: each(masks[f"head:{h.name}"]) for h in model.union.heads}
     keys = noise.split(noise.row_keys(key, batch.draw), last).T.reshape(-1)
     dream = imagine(model, params, start, active, horizon, keys)
-    targets = dream_targets(model, params, dream, imagination)
+    value_logits = model.critic.apply({"params": params["val"]}, dream.feature)
+    targets = dream_targets(model, params, dream, value_logits, imagination)
     interface = jnp.asarray(interface_table(model))[batch.task]
-    returns = targets.returns[:, :horizon].reshape(size, -1)
+    returns = targets.returns[:horizon].T.reshape(size, -1)
     scale = update_return_scale(scale, returns, interface, imagination.return_rate)
     spread = each(scale.spread(imagination.return_floor)[interface])
-    return Dreamt(dream, targets, active, spread, scale)
+    return Dreamt(dream, targets, value_logits, active, spread, scale)
 
 
 def _replay_loss(

@@ -15,6 +15,9 @@ from continual.config import Config, resolve_config
 from continual.errors import UserError
 from continual.request import Request, parse_request
 from continual.usage import make_parser
+from eval.gate_behaviour import choice_rates
+from eval.run_folder import load_run
+from tests.synthetic_run import SyntheticRun
 
 CURRICULUM = """
 scale: smoke
@@ -141,3 +144,22 @@ def test_every_key_that_help_shows_can_be_set(capsys):
         arguments = [a.replace("NAME", "mine") for a in (argument, *chosen)]
         _, overrides, _ = split_arguments(arguments, Config)
         assert resolve_config(overrides, "full")
+
+
+def test_a_random_gate_can_open_as_often_as_the_gate_of_another_run(folder):
+    tasks = ["dmc/ball_in_cup_catch", "dmc/walker_walk"]
+    SyntheticRun(folder / "other", plan=tasks).write()
+    rates = choice_rates(load_run(folder / "other").episodes)
+    assert rates.keys() == set(tasks)
+    gate = request("agent.gate.kind=random", "agent.gate.recorded=other").config.agent.gate
+    assert gate.by_task == rates
+    assert gate.recorded == "other"
+    assert gate.of(tasks[0]).p == rates[tasks[0]]
+    with pytest.raises(UserError, match="no such run"):
+        request("agent.gate.kind=random", "agent.gate.recorded=othr")
+
+
+def test_a_run_without_a_gate_has_no_rates_to_take(folder):
+    SyntheticRun(folder / "other", policies=["dreamer_actor"]).write()
+    with pytest.raises(UserError, match="no episode lived with a gate"):
+        request("agent.gate.kind=random", "agent.gate.recorded=other")
