@@ -301,6 +301,7 @@ def test_the_slow_critic_starts_as_a_copy_and_follows_after_the_update(model, co
         np.testing.assert_allclose(leaves(after.slow)[name], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_compiled_losses_equal_those_computed_step_by_step(model, config, rng):
     batch = random_batch(rng, config, [CUP_TASK, WALKER_TASK], length=3)
     state = learner(model)

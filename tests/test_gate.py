@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, settings
+from hypothesis import given as given_any
 from hypothesis import strategies as st
 
 from agent import distributions as dist
@@ -19,6 +20,9 @@ from agent.gate import Evidence
 from agent.heads import Categorical, Continuous
 
 N = 5
+# Every example is N rows, and shapes that are new to jax cost more than the numbers in them.
+few = settings(max_examples=30)
+given = lambda *strategies: lambda test: few(given_any(*strategies)(test))
 TOLERANCE = 1e-5  # float32's tanh is not monotone to the last bit
 single = lambda low, high: st.floats(low, high, width=32)
 
@@ -117,7 +121,6 @@ def float64_gate(pair, c):
     return [np.array(column) for column in zip(*found, strict=True)]
 
 
-@settings(max_examples=30)
 @given(pairs(), configs)
 def test_the_gate_equals_a_float64_loop(pair, config):
     p, gap, divergence, penalty = float64_gate(pair, config)

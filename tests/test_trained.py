@@ -1,4 +1,7 @@
-"""A run's agent outside its run: what the README promises, and what it refuses."""
+"""A run's agent outside its run: what the README promises, and what it refuses.
+
+The run is too short to learn anything in, which none of this depends on.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ CURRICULUM = """
 description: One toy of each kind.
 scale: smoke
 phases:
-  - {task: toy/reach, steps: 120}
   - {task: toy/picture, steps: 40}
+judged: [toy/reach]
 """
 
 
