@@ -51,6 +51,7 @@ def case():
     return config, model, state, batch, found
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_batch_is_that_of_its_update(case):
     config, model, state, batch, found = case
     _, _, metrics = make_update(model, config)(
@@ -64,6 +65,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_update(case):
     assert np.sqrt(sum(squares)) == pytest.approx(float(metrics.means["gradient_norm"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_tasks_and_owners_that_a_batch_lacks_have_no_numbers(case):
     *_, found = case
     pull = np.array(found.by_task["trunk_gradient_norm"])
@@ -76,6 +78,7 @@ def test_tasks_and_owners_that_a_batch_lacks_have_no_numbers(case):
     }
 
 
+@pytest.mark.slow
 def test_a_young_network_is_awake_and_its_features_span_something(case):
     *_, found = case
     assert all(0 <= found.means[f"dormant/{name}"] < 0.5 for name in ("actor", "critic", "reward"))

@@ -152,6 +152,7 @@ def test_riders_start_apart_from_each_other_and_a_slow_copy_starts_as_the_actor(
     assert all(not np.array_equal(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
 
 
+@pytest.mark.slow
 def test_a_rider_starts_the_same_whichever_others_there_are():
     alone = make_agent(tiny(riders={"bc": RIDERS["bc"]}, acting="dreamer"), ALL)
     beside = make_agent(
