@@ -173,14 +173,15 @@ class Living:
 
     def _learn(self) -> None:
         """Do the updates that the clock owes."""
-        life, config, union = self.life, self.config, batch_schema(self.agent.union)
+        life, config = self.life, self.config
         while life.clock.updates < updates_due(
             life.clock.agent_steps, config.collect, config.replay
         ):
             number, tasks = life.clock.updates, list(self.agent.union.tasks)
             rng = seeding.generator(config.seed, "batch", number)
             replay = config.replay
-            batch = self.replay.sample(rng, replay.batch, replay.length, union)
+            schema = batch_schema(self.agent.union)
+            batch = self.replay.sample(rng, replay.batch, replay.length, schema)
             if config.log.diagnose_every and number and number % config.log.diagnose_every == 0:
                 key = update_key(seeding.stream_seed(config.seed, "diagnose"), number)
                 found = self.agent.diagnose(life.agent, batch, key)
