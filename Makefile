@@ -31,7 +31,7 @@ check: $(INSTALLED)  ## format, lint, types, floors
 	$(BIN)/lint-imports
 
 slow: $(INSTALLED)  ## what the suite leaves out: learning, whole runs
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(INSTALLED)  ## what an update, a decision and the union of worlds cost
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done

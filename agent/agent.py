@@ -12,8 +12,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import PRNGKeyArray
 
-from agent.acting import Act, ActionMode, AgentPolicy, make_act
-from agent.config import AgentConfig, GateConfig, RandomGate
+from agent.acting import Acting, ActionMode, AgentPolicy
+from agent.config import AgentConfig, RandomGate
 from agent.device_batch import latent_schema, to_train_batch
 from agent.diagnostics import Diagnose, make_diagnose
 from agent.learner import LearnerState, Metrics, Update, init_learner, make_update
@@ -65,7 +65,7 @@ class Agent:
     _diagnose: Diagnose
     _open_loop: OpenLoop
     riders: Mapping[str, Rider]
-    _acts: dict[tuple[Interface, str, str, bool], Act] = field(default_factory=dict)
+    _acting: dict[Interface, Acting] = field(default_factory=dict)
 
     def init(self, key: PRNGKeyArray) -> AgentState:
         learner_key, rider_key = jax.random.split(key)
@@ -147,7 +147,6 @@ class Agent:
         gate = self.config.gate if name == "gated" else None
         if isinstance(gate, RandomGate):
             gate = gate.of(task)
-        interface = self.union.tasks[task]
 
         def parameters() -> tuple[Mapping[str, Any], Any, Any]:
             now: AgentState = state()
@@ -158,24 +157,17 @@ class Agent:
                 return params, params["pol"], None
             return params, now.riders[name.removesuffix("_actor")].params, None
 
-        is_rider = name not in ("gated", "dreamer_actor")
-        act = self._compiled(interface, gate, action_mode, draws_as_partner=is_rider)
-        return AgentPolicy(self.model, interface, act, parameters, seed)
-
-    def _compiled(
-        self,
-        interface: Interface,
-        gate: GateConfig | None,
-        action_mode: ActionMode,
-        *,
-        draws_as_partner: bool,
-    ) -> Act:
-        key = (interface, repr(gate), action_mode, draws_as_partner)
-        if key not in self._acts:
-            self._acts[key] = make_act(
-                self.model, interface, gate, action_mode, draws_as_partner=draws_as_partner
-            )
-        return self._acts[key]
+        interface = self.union.tasks[task]
+        if interface not in self._acting:
+            self._acting[interface] = Acting(self.model, interface)
+        return AgentPolicy(
+            self._acting[interface],
+            gate,
+            action_mode,
+            parameters,
+            seed,
+            draws_as_partner=name not in ("gated", "dreamer_actor"),
+        )
 
 
 def make_agent(config: AgentConfig, union: Union) -> Agent:

@@ -18,17 +18,18 @@ from continual.validation import validate
 from curricula.schema import EnvSteps
 
 
-def _canonical(table: dict[str, int]) -> dict[str, int]:
-    """The same with canonical keys; of two that mean the same, the later one was laid on top."""
+def _canonical(key: str) -> str:
+    """Of two keys of a table that mean the same, the later one counts: it was laid on top."""
     try:
-        return {resolve_key(key): value for key, value in table.items()}
+        return resolve_key(key)
     except UserError as error:
         raise ValueError(str(error)) from None
 
 
 Count = Annotated[int, Field(gt=0)]
-CountByTask = Annotated[dict[str, Count], AfterValidator(_canonical)]
-EnvStepsByTask = Annotated[dict[str, EnvSteps], AfterValidator(_canonical)]
+TaskKey = Annotated[str, AfterValidator(_canonical)]
+CountByTask = dict[TaskKey, Count]
+EnvStepsByTask = dict[TaskKey, EnvSteps]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 

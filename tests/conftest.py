@@ -20,6 +20,9 @@ ENVIRONMENT = {
     "JAX_DEBUG_KEY_REUSE": "1",
     "JAX_COMPILATION_CACHE_DIR": str(compilation_cache("xla-tests")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    # Most of the suite's time is compilation: so little is run that fast code does not pay for
+    # itself. `make slow` compiles as a run does.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
     "MUJOCO_GL": "disable",  # the default suite draws nothing with GL
     "MPLBACKEND": "agg",
     "OMP_NUM_THREADS": "2",

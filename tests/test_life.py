@@ -378,6 +378,7 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(folder, capsys):
         (["toys.yaml", "variant=gatd"], "did you mean 'gated'"),
         (["toys.yaml", "name=../x"], "expected letters"),
         (["toys.yaml", "collect.budgets={dcm: 10}"], "did you mean 'dmc'"),
+        (["toys.yaml", "collect.repeat.dcm=2"], "override collect.repeat.dcm=2: 'dcm'"),
         (["toys.yaml", "collect.budgets={toy/match: 9}"], "phase 2 (toy/match): 9 steps"),
         (["toys.yaml", "--dryrun"], "--dry-run"),
         ([], "expected one curriculum"),

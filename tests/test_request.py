@@ -114,7 +114,8 @@ def test_the_keys_of_every_table_are_tasks_domains_or_providers(table):
     assert held["crafter"] == 20
     with pytest.raises(UserError) as caught:
         request(f"{table}.dmc/cup_cach=40")
-    assert f"{table}: 'dmc/cup_cach': no task" in str(caught.value)
+    expected = f"override {table}.dmc/cup_cach=40: 'dmc/cup_cach': no task"
+    assert str(caught.value).startswith(expected)
     assert "did you mean 'dmc/cup_catch'" in str(caught.value)
 
 
