@@ -32,11 +32,6 @@ def symlog(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
-def symexp(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Inverse of `symlog`."""
-    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
-
-
 # --- Two-hot: a real number as a distribution over 255 bins (DreamerV3, robust predictions) -------
 
 

@@ -319,8 +319,9 @@ def make_update(model: Model, config: AgentConfig) -> Update:
         )
         rate = config.imagination.slow_rate
         slow = jax.tree.map(lambda s, w: (1 - rate) * s + rate * w, state.slow, params["val"])
-        metrics.means["gradient_norm"] = _global_norm(grads)
+        means = {**metrics.means, "gradient_norm": _global_norm(grads)}
         handout = Handout(aside.latent, pack_latent(aside.latent), aside.imagined_return)
+        metrics = Metrics(means, metrics.by_task)
         return LearnerState(params, slow, optimiser, aside.scale), handout, metrics
 
     return jax.jit(update, donate_argnums=0)
