@@ -77,14 +77,13 @@ def imagine(
     def step(latent: Latent, x: Mapping[str, Any]) -> tuple[Latent, Dream]:
         feature = latent.feature
         reward = dist.twohot_mean(model.reward.apply({"params": params["rew"]}, feature))
-        continues = model.continues.apply({"params": params["con"]}, feature)[..., 0]
+        going_on = jax.nn.sigmoid(model.continues.apply({"params": params["con"]}, feature)[..., 0])
         slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, feature))
         policy = model.actor.apply({"params": params["pol"]}, feature)
         actions = sample_actions(policy, x["normal"], x["uniform"])
         actions = {name: masked(action, active[name]) for name, action in actions.items()}
         deter = rssm("step", latent, rssm("embed_actions", actions))
         stoch = sample(rssm("prior_of", deter), x["prior"])
-        going_on = jax.nn.sigmoid(continues)
         return Latent(deter, stoch), Dream(feature, actions, reward, going_on, slow_value)
 
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), drawn)
