@@ -63,8 +63,8 @@ class Progress:
 
     def lived(self, clock: Clock) -> None:
         now = time.monotonic()
-        if clock.phase != self._now.phase:
-            self._samples.clear()
+        if clock.phase != self._now.phase or clock.agent_steps <= self._config.collect.start:
+            self._samples.clear()  # before the first update life goes far faster than after it
         self._now = clock
         self._doing = f"living in {self._curriculum.plan[clock.phase - 1].task}"
         if not self._samples or now - self._samples[-1][0] > 1.0:
@@ -104,7 +104,8 @@ class Progress:
             (t0, a0, u0), (t1, a1, u1) = self._samples[0], self._samples[-1]
             if t1 > t0 and a1 > a0:
                 parts.append(f"{(u1 - u0) / (t1 - t0):.1f} updates/s")
-                parts.append(f"about {_duration(self._remaining() * (t1 - t0) / (a1 - a0))} left")
+                left = _duration(self._remaining() * (t1 - t0) / (a1 - a0))
+                parts.append(f"about {left} to live, judging aside")
         return " | ".join(parts)
 
     def _remaining(self) -> float:
