@@ -1,8 +1,10 @@
-"""Where sequences start: pure functions from a numpy generator to positions."""
+"""Where sequences start: pure functions from a numpy generator to positions. A rule is a dataclass
+here and a line in `Rule`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,8 @@ from storage.batch import Where
 @dataclass(frozen=True)
 class Runs:
     """K unbroken runs of held rows, each within one world of one stream, oldest stream first.
+
+    The runs of a stream's worlds over the same blocks are neighbours.
 
     Attributes:
       stream: [K] int64, index of the stream in order of opening.
@@ -31,9 +35,13 @@ class Runs:
         starts: np.ndarray = np.maximum(self.stop - self.first - length, 0)
         return starts
 
+    def where(self, run: np.ndarray, position: np.ndarray) -> Where:
+        """Sequences [B] at positions, counted from 0, of runs [B]."""
+        return Where(self.stream[run], self.world[run], self.first[run] + position + 1)
+
 
 def make_runs(streams: Iterable[tuple[int, np.ndarray, int]]) -> Runs:
-    """Runs of (index of the stream, first held row of each world [N], rows of the stream)."""
+    """Runs of (index of the stream, first held row of each world [N], one past the last row)."""
     streams = list(streams)
     worlds = [len(first) for _, first, _ in streams]
     return Runs(
@@ -44,25 +52,99 @@ def make_runs(streams: Iterable[tuple[int, np.ndarray, int]]) -> Runs:
     )
 
 
-def draw_where(rng: np.random.Generator, runs: Runs, batch: int, length: int) -> Where:
-    """Draw `batch` sequences of 1 + `length` rows, with replacement, every start equally likely.
+@dataclass(frozen=True)
+class Uniform:
+    """Every start equally likely, as in DreamerV3."""
+
+    def draw(
+        self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
+    ) -> Where:
+        del tasks
+        stops = np.cumsum(runs.starts(length))
+        position = rng.integers(stops[-1], size=batch)
+        run = np.searchsorted(stops, position, side="right")
+        return runs.where(run, position - (stops - runs.starts(length))[run])
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Newer starts are likelier: each is half as likely as one that is `half_life` starts newer.
+
+    The geometric distribution, truncated to what is held. Streams count as newer in their order of
+    opening.
+    """
+
+    half_life: float
+
+    def draw(
+        self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
+    ) -> Where:
+        del tasks
+        starts = runs.starts(length)
+        total = int(starts.sum())
+        decay = -np.log(2) / self.half_life
+        # Inverse of the distribution function (1 - e^(decay (k + 1))) / (1 - e^(decay total)).
+        u = rng.random(batch)
+        rank = np.floor(np.log1p(u * np.expm1(decay * total)) / decay).astype(np.int64)
+        return _nth_newest(runs, starts, np.minimum(rank, total - 1))
+
+
+@dataclass(frozen=True)
+class TaskBalanced:
+    """Every task that can be drawn equally likely, then every start of it."""
+
+    def draw(
+        self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
+    ) -> Where:
+        kind = np.array(tasks)[runs.stream]
+        kinds = np.unique(kind[runs.starts(length) > 0])
+        return _by_kind(rng, runs, kind, kinds[rng.integers(len(kinds), size=batch)], length)
+
+
+@dataclass(frozen=True)
+class CurrentShare:
+    """The newest stream's starts with a fixed probability, else those of all others.
+
+    Attributes:
+      share: the probability, once both can be drawn.
+    """
+
+    share: float
+
+    def draw(
+        self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
+    ) -> Where:
+        kind = (runs.stream == len(tasks) - 1).astype(np.int64)
+        possible = runs.starts(length) > 0
+        share = self.share if possible[kind == 0].any() else 1.0
+        share = share if possible[kind == 1].any() else 0.0
+        chosen = (rng.random(batch) < share).astype(np.int64)
+        return _by_kind(rng, runs, kind, chosen, length)
+
+
+Rule = Uniform | Recency | TaskBalanced | CurrentShare
+
+
+def draw_where(
+    rng: np.random.Generator,
+    runs: Runs,
+    tasks: Sequence[int],
+    batch: int,
+    length: int,
+    rule: Rule,
+) -> Where:
+    """Draw `batch` sequences of 1 + `length` rows, with replacement.
 
     A function of the generator's state and of what is held, whatever the blocks look like.
 
+    Args:
+      tasks: task of every stream, in order of opening.
     Raises:
       ValueError: no run is long enough.
     """
-    stops = np.cumsum(runs.starts(length))
-    if not stops.size or stops[-1] == 0:
+    if not (runs.starts(length) > 0).any():
         raise ValueError(f"no world holds {length + 1} rows in a row yet")
-    position = rng.integers(stops[-1], size=batch)
-    run = np.searchsorted(stops, position, side="right")
-    begins = stops[run] - runs.starts(length)[run]
-    return Where(
-        stream=runs.stream[run],
-        world=runs.world[run],
-        row=runs.first[run] + (position - begins) + 1,
-    )
+    return rule.draw(rng, runs, tasks, batch, length)
 
 
 def images_first(has_image: np.ndarray) -> np.ndarray:
@@ -77,3 +159,40 @@ def frame_rung(images: int, batch: int) -> int:
     """
     half = -(-batch // 2)
     return min(-(-images // half) * half, batch)
+
+
+def _by_kind(
+    rng: np.random.Generator, runs: Runs, kind: np.ndarray, chosen: np.ndarray, length: int
+) -> Where:
+    """Starts of runs of the chosen kinds [B], uniform within each; `kind` [K] is that of a run."""
+    order = np.argsort(kind, kind="stable")
+    starts = runs.starts(length)[order]
+    stops = np.cumsum(starts)
+    ends = np.searchsorted(kind[order], chosen, side="right")
+    begins = np.searchsorted(kind[order], chosen, side="left")
+    before = np.concatenate([[0], stops])
+    position = before[begins] + rng.integers(before[ends] - before[begins])
+    run = np.searchsorted(stops, position, side="right")
+    return runs.where(order[run], position - (stops - starts)[run])
+
+
+def _nth_newest(runs: Runs, starts: np.ndarray, rank: np.ndarray) -> Where:
+    """Starts by their rank [B]: 0 is the newest there is, of the last world of the last run."""
+    # Worlds of a stream were appended together: their starts are counted side by side.
+    same = (np.diff(runs.stream) == 0) & (np.diff(runs.stop) == 0)
+    group = np.concatenate([[0], np.cumsum(~same)])
+    stops = np.cumsum(np.bincount(group, starts)[::-1]).astype(np.int64)
+    found, positions = [], []
+    for r in rank.tolist():
+        back = int(np.searchsorted(stops, r, side="right"))
+        members = np.flatnonzero(group == group[-1] - back)[::-1]
+        r -= int(stops[back - 1]) if back else 0
+        held = starts[members]
+        whole = int(held.min()) * len(members)
+        if r < whole:
+            row, member = divmod(r, len(members))
+        else:
+            row, member = int(held.min()), int(np.flatnonzero(held > held.min())[r - whole])
+        found.append(members[member])
+        positions.append(held[member] - 1 - row)
+    return runs.where(np.array(found), np.array(positions))

@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 
-from storage.sampling import draw_where, frame_rung, images_first, make_runs
+from storage.sampling import Uniform, draw_where, frame_rung, images_first, make_runs
 
 
 def two_streams():
     # Stream 0: one world with rows 2..9. Stream 3: two worlds with rows 5..9 and 4..9.
     return make_runs([(0, np.array([2]), 10), (3, np.array([5, 4]), 10)])
+
+
+def draw(runs, batch, length, seed=0, rule=None):
+    """Streams 0 and 1 are of task 0, streams 2 and 3 of task 1."""
+    rng = np.random.default_rng(seed)
+    return draw_where(rng, runs, [0, 0, 1, 1], batch, length, rule or Uniform())
 
 
 def test_runs_list_every_world_of_every_stream():
@@ -27,7 +33,7 @@ def test_a_sequence_needs_one_row_more_than_its_length():
 
 
 def test_every_start_is_drawn_and_no_other():
-    where = draw_where(np.random.default_rng(0), two_streams(), 2000, 4)
+    where = draw(two_streams(), 2000, 4, seed=0)
     drawn = set(zip(where.stream.tolist(), where.world.tolist(), where.row.tolist(), strict=True))
     # `row` is the first trained row: one after the context row.
     expected = {(0, 0, row) for row in (3, 4, 5, 6)} | {(3, 0, 6)} | {(3, 1, row) for row in (5, 6)}
@@ -35,7 +41,7 @@ def test_every_start_is_drawn_and_no_other():
 
 
 def test_starts_are_uniform_over_streams_of_different_size():
-    where = draw_where(np.random.default_rng(7), two_streams(), 7000, 4)
+    where = draw(two_streams(), 7000, 4, seed=7)
     cell = where.stream * 100 + where.world * 10 + where.row
     _, counts = np.unique(cell, return_counts=True)
     assert len(counts) == 7
@@ -44,7 +50,7 @@ def test_starts_are_uniform_over_streams_of_different_size():
 
 
 def test_the_same_generator_draws_the_same_positions():
-    first, second = (draw_where(np.random.default_rng(3), two_streams(), 16, 2) for _ in range(2))
+    first, second = (draw(two_streams(), 16, 2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.row, second.row)
     np.testing.assert_array_equal(first.stream, second.stream)
 
@@ -52,7 +58,7 @@ def test_the_same_generator_draws_the_same_positions():
 @pytest.mark.parametrize("runs", [make_runs([]), two_streams()], ids=["empty", "too short"])
 def test_drawing_from_too_few_rows_is_an_error(runs):
     with pytest.raises(ValueError, match="no world holds 51 rows"):
-        draw_where(np.random.default_rng(0), runs, 4, 50)
+        draw(runs, 4, 50)
 
 
 def test_images_come_first_and_keep_the_order_of_the_draw():

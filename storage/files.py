@@ -1,0 +1,280 @@
+"""All that the replay asks of a disk; whatever a disk can do wrong comes out here, in one line.
+
+Files are written by system calls, which fail with an error, and read through maps, whose pages are
+asked for first: a page that a disk cannot give, or that a cut file no longer has, would otherwise
+end the process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from continual.errors import UserError
+from continual.files import replace_file, sync_path
+
+# What maps of another machine's changes do not see, or locks do not hold on.
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "glusterfs", "beegfs", "gpfs", "afs"}
+NETWORK |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
+_POPULATE_READ = 22  # MADV_POPULATE_READ: maps pages, or says EFAULT where touching them would kill
+_NO_RESERVE = 0x4000  # MAP_NORESERVE: address space that is not counted as memory
+_PAGE = mmap.PAGESIZE
+
+
+@contextlib.contextmanager
+def named(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError into one line that names the file and, on a full disk, the room left."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            reason += f", {_free_bytes(path):,} bytes free; make room, what was committed is safe"
+        raise UserError(f"{path}: cannot {doing}: {reason}") from error
+
+
+def create_file(path: Path, nbytes: int) -> int:
+    """Make a file of zeros whose room is taken on the disk; -> descriptor to write to.
+
+    Raises:
+      UserError: there is no room, or the folder cannot be written; no file is left.
+    """
+    with named(path, f"take {nbytes:,} bytes"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            # Without it a write to a full disk would fail rows later, and in a map by a signal.
+            os.posix_fallocate(descriptor, 0, nbytes)
+        except BaseException:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+    return descriptor
+
+
+def open_for_writing(path: Path) -> int:
+    with named(path, "open for writing"):
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_at(path: Path, descriptor: int, values: np.ndarray, offset: int) -> None:
+    """Write all of an array, in C order.
+
+    Raises:
+      UserError: it cannot be written; part of it may be.
+    """
+    content = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    with named(path, "write"):
+        done = os.pwrite(descriptor, content, offset)
+        while done < len(content):
+            done += os.pwrite(descriptor, content[done:], offset + done)
+
+
+def append_or_nothing(path: Path, descriptor: int, size: int, content: bytes) -> int:
+    """Append to a file of `size` bytes, all or, after a failure, nothing; -> its new size."""
+    try:
+        write_at(path, descriptor, np.frombuffer(content, np.uint8), size)
+    except UserError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
+    return size + len(content)
+
+
+def read_file(path: Path, nbytes: int | None = None) -> np.ndarray:
+    """All bytes of a file [n] uint8.
+
+    Raises:
+      UserError: it is missing, cannot be read, or does not have the bytes that are expected.
+    """
+    with named(path, "read"), path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if nbytes is not None:
+            _expect(path, size, nbytes)
+        values = np.empty(size, np.uint8)
+        done = 0
+        while done < size and (more := file.readinto(values[done:].data)):
+            done += more
+    _expect(path, done, size)
+    return values
+
+
+def check_file(path: Path, nbytes: int) -> None:
+    """Raises UserError: a file is missing or does not have the bytes that are expected."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing, expected {nbytes} bytes") from None
+    _expect(path, size, nbytes)
+
+
+def put_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Put a small file in place: all of it, or what was there before."""
+    with named(path, "write"):
+        replace_file(path, content, durable=durable)
+        if durable:
+            sync_path(path.parent)
+
+
+def sync_data(path: Path) -> None:
+    """Make what was written to a file durable, or the names in a folder."""
+    with named(path, "make durable"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def delete_file(path: Path) -> None:
+    with named(path, "delete"):
+        path.unlink(missing_ok=True)
+
+
+def refuse_network(folder: Path) -> None:
+    """Raises UserError: the folder lies where maps and locks cannot be relied on."""
+    kind = filesystem_of(folder)
+    if kind in NETWORK:
+        raise UserError(
+            f"{folder}: lies on a network file system ({kind}), where a replay cannot be kept "
+            "whole; expected a local disk"
+        )
+
+
+def filesystem_of(folder: Path) -> str:
+    """Type of the file system that a path lies on, such as `ext4`; empty where it is not told."""
+    while not folder.exists():
+        folder = folder.parent
+    device = folder.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    for mount in mounts:
+        fields = mount.split()
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1]
+    return ""
+
+
+def boot_id() -> str:
+    """Names the time since the machine was started, so that a loss of power is noticed."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def memory(nbytes: int) -> mmap.mmap:
+    """Zeros that take up room only where they were written, until `give_back`."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+    return mmap.mmap(-1, nbytes, flags=flags)
+
+
+def give_back(held: mmap.mmap, start: int, stop: int) -> None:
+    """Free the whole pages between two bytes of `memory`; they read as zeros again."""
+    first, last = -(-start // _PAGE) * _PAGE, stop // _PAGE * _PAGE
+    if last > first:
+        held.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+class MappedFile:
+    """A file that is read in place.
+
+    Attributes:
+      values: all of it, read-only, in its shape; `ask` before every use.
+    """
+
+    def __init__(self, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+        expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        check_file(path, expected)
+        with named(path, "read"):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._map = mmap.mmap(descriptor, expected, prot=mmap.PROT_READ)
+            finally:
+                os.close(descriptor)
+        self._path = path
+        self.values: np.ndarray = np.frombuffer(self._map, dtype).reshape(shape)
+
+    def ask(self, start: int, nbytes: int) -> None:
+        """Have bytes in memory. Raises UserError: the file was cut, or its disk cannot read it."""
+        first = start // _PAGE * _PAGE
+        try:
+            self._map.madvise(_POPULATE_READ, first, start + nbytes - first)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a kernel before 5.14: at least what was cut is found
+                _expect(self._path, self._map.size(), len(self._map))
+                return
+            raise UserError(
+                f"{self._path}: cannot read bytes {start} to {start + nbytes}: {error.strerror}; "
+                "the file was cut, or its disk fails"
+            ) from error
+
+
+class MappedFiles:
+    """The maps used last. Each costs a descriptor, of which a process has few."""
+
+    def __init__(self, most: int = 512) -> None:
+        self._most = most
+        self._maps: OrderedDict[Path, MappedFile] = OrderedDict()
+        self._lock = threading.Lock()  # a prefetch reads while the life goes on
+
+    def get(self, path: Path, dtype: str, shape: tuple[int, ...]) -> MappedFile:
+        with self._lock:
+            found = self._maps.get(path)
+            if found is None:
+                found = self._maps[path] = MappedFile(path, dtype, shape)
+                if len(self._maps) > self._most:
+                    self._maps.popitem(last=False)
+            else:
+                self._maps.move_to_end(path)
+            return found
+
+    def forget(self, path: Path) -> None:
+        with self._lock:
+            self._maps.pop(path, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._maps.clear()
+
+
+def sizes_below(folder: Path) -> Mapping[Path, int]:
+    """Bytes on disk of every file below a folder; files that vanish meanwhile are left out."""
+    found: dict[Path, int] = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            if path.is_file():
+                found[path] = status.st_blocks * 512
+    return found
+
+
+def _expect(path: Path, size: int, nbytes: int) -> None:
+    if size != nbytes:
+        raise UserError(f"{path} has {size} bytes, expected {nbytes}")
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        status = os.statvfs(path.parent)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
