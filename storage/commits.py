@@ -19,8 +19,8 @@ from storage import files
 from storage.batch import Column
 from storage.block import Block, Layout
 from storage.stream import Stream, StreamId
+from storage.zarr_files import COMMITS
 
-COMMITS = "commits"
 _RECORD, _UNDO = ".json", ".undo"
 
 
@@ -35,6 +35,7 @@ class Commit:
       oldest: append index before which nothing could be sampled.
       drawn: task -> rows handed out.
       boot: when the machine was started.
+      capacity: `size` and `unit` that the replay was made for.
       streams: in order of opening.
     """
 
@@ -44,6 +45,7 @@ class Commit:
     oldest: int
     drawn: Mapping[str, int]
     boot: str
+    capacity: Mapping[str, Any]
     streams: tuple[Mapping[str, Any], ...]
 
     def blocks_of(self, name: str) -> set[int]:

@@ -27,7 +27,7 @@ from storage.mirror import mirrored, nbytes_of
 from storage.sampling import Runs, draw_where, make_runs
 from storage.stream import Stream, StreamId, check_same
 from storage.undo import UndoLog, read_log
-from storage.zarr_files import check_capacity, create_store, has_store
+from storage.zarr_files import COMMITS, check_capacity, create_store, has_store
 
 CURSOR = 2  # version of what `commit` returns
 MIRROR = 2**30  # bytes of small columns that are kept in memory at most
@@ -217,6 +217,7 @@ class Replay:
             oldest=self._oldest,
             drawn=dict(self._drawn),
             boot=files.boot_id(),
+            capacity={"size": self._capacity, "unit": self._unit},
             streams=tuple(commits.stream_state(s) for s in self._streams.values()),
         )
         checksum = commits.save_commit(self._folder, commit)
@@ -471,15 +472,16 @@ def open_replay(
         raise ValueError(f"latent columns {misnamed}, expected names that begin with {LATENT!r}")
     files.refuse_network(folder)
     exists = has_store(folder)
+    there = commits.commits_of(folder)
     with files.named(folder, "keep a replay"):
-        (folder / commits.COMMITS).mkdir(parents=True, exist_ok=True)
+        (folder / COMMITS).mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder, "a replay has one writer, wait for it")
     try:
         size = {"size": capacity, "unit": unit}
-        if exists:
-            check_capacity(folder, size)
-        else:
-            create_store(folder, size)
+        if not exists:
+            made_for = commits.load_commit(folder, there[-1])[0].capacity if there else size
+            create_store(folder, made_for)
+        check_capacity(folder, size)
     except BaseException:
         os.close(lock)
         raise
@@ -494,7 +496,7 @@ def open_replay(
         keep=keep or retention.Fifo(),
         draw=draw or sampling.Uniform(),
         seed=seed,
-        is_new=not exists,
+        is_new=not exists and not there,
     )
 
 

@@ -29,19 +29,27 @@ from storage.files import put_file
 FORMAT = "continual.replay"
 VERSION = 2
 METADATA = "zarr.json"
+COMMITS = "commits"  # folder of our own records, which readers do not need
 
 Document = dict[str, Any]
 
 
 def has_store(folder: Path) -> bool:
-    """Whether a replay was made in `folder`; False where there is nothing yet.
+    """Whether the metadata of a replay is in `folder`; False where it was lost or never was.
 
     Raises:
       UserError: there is something else, or a replay of another format version.
     """
     if (folder / METADATA).exists():
-        _attributes(folder)
+        try:
+            _attributes(folder)
+        except ValueError as error:
+            if not (folder / COMMITS).is_dir():
+                raise UserError(f"{folder}: expected a replay folder, found {error}") from error
+            return False
         return True
+    if (folder / COMMITS).is_dir():
+        return False
     entries = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     strange = [name for name in entries if name != LOCK and not name.endswith(PARTIAL)]
     if strange or (folder.exists() and not folder.is_dir()):
@@ -157,11 +165,12 @@ def _encoded(document: Document) -> bytes:
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
+    """Of the replay. Raises ValueError: they cannot be read; UserError: they are another's."""
     try:
-        attributes = json.loads((folder / METADATA).read_text(encoding="utf-8"))["attributes"]
-        found = attributes.get("format"), attributes.get("version")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}: expected a replay folder, found {error!r}") from error
+        attributes = dict(json.loads((folder / METADATA).read_bytes())["attributes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{METADATA} that cannot be read: {error!r}") from error
+    found = attributes.get("format"), attributes.get("version")
     if found != (FORMAT, VERSION):
         raise UserError(f"{folder}: found format {found}, expected {(FORMAT, VERSION)}")
-    return dict(attributes)
+    return attributes

@@ -1,8 +1,4 @@
-"""The border of the replay: what is held, handed out, written back, and what stays on disk.
-
-Every column of a row is made from the row's number in the order of all appends, so that whatever
-comes back says where it came from.
-"""
+"""The border of the replay: what is held, handed out, written back, and what stays on disk."""
 
 import json
 import os
@@ -18,53 +14,23 @@ import xarray
 import zarr
 
 from continual.errors import UserError
-from storage import FRAMES, Column, StreamId, open_replay
-
-WALKER, CRAFTER = StreamId(1, "dmc/walker_walk"), StreamId(2, "crafter/reward")
-TASKS = [WALKER.task, CRAFTER.task]
-LATENTS = {"latent.deter": Column((4,), "float16"), "latent.stoch": Column((3,), "uint8")}
-SHARED = {
-    "reward": Column((), "float32"),
-    "is_last": Column((), "bool"),
-    "env_step": Column((), "int64"),
-}
-WALKER_SCHEMA = {
-    "obs.dmc.walker.height": Column((), "float32"),
-    "obs.dmc.walker.speed": Column((2,), "float32"),
-    "action.dmc.walker": Column((2,), "float32"),
-    **SHARED,
-}
-CRAFTER_SCHEMA = {
-    FRAMES: Column((64, 64, 3), "uint8"),
-    "action.crafter": Column((), "int32"),
-    **SHARED,
-}
-UNION = {n: c for n, c in (WALKER_SCHEMA | CRAFTER_SCHEMA).items() if n != FRAMES}
-L = 128  # rows in a block of a small replay
-
-
-def content(column, step):
-    """[N, …] what a row holds, from its number [N]: everything below 2048 is exact in any dtype."""
-    values = np.asarray(step).reshape(-1, *[1] * len(column.shape)) + np.arange(
-        int(np.prod(column.shape))
-    ).reshape(column.shape)
-    wrap = {"uint8": 251, "bool": 2}.get(column.dtype, 2**15)
-    return (values % wrap).astype(column.dtype)
-
-
-def rows_at(schema, step, worlds=1):
-    steps = np.arange(step, step + worlds)
-    return {name: content(column, steps) for name, column in {**schema, **LATENTS}.items()}
-
-
-def fill(replay, stream, schema, times, worlds=1):
-    replay.open_stream(stream, schema, worlds)
-    for _ in range(times):
-        replay.append(stream, rows_at(schema, replay.rows, worlds))
-
-
-def open_at(folder, capacity=1000, context="stored", latents=LATENTS, tasks=TASKS):
-    return open_replay(folder, capacity=capacity, latents=latents, tasks=tasks, context=context)
+from storage import FRAMES, Column, StreamId
+from tests.storage_cases import (
+    CRAFTER,
+    CRAFTER_SCHEMA,
+    LATENTS,
+    UNION,
+    WALKER,
+    WALKER_SCHEMA,
+    L,
+    content,
+    fill,
+    open_at,
+    rows_at,
+    seen_steps,
+    sizes_on_disk,
+    steps_of,
+)
 
 
 @pytest.fixture
@@ -77,26 +43,6 @@ def replay(folder):
     replay = open_at(folder)
     yield replay
     replay.close()
-
-
-def steps_of(batch):
-    """[B, T] numbers of the trained rows."""
-    return batch.columns["reward"].astype(int)
-
-
-def seen_steps(replay, draws=40, batch=50, length=1):
-    """Numbers of all rows that turn up in many draws, context rows among them."""
-    rng = np.random.default_rng(0)
-    seen = set()
-    for _ in range(draws):
-        drawn = replay.sample(rng, batch, length, UNION)
-        seen |= set(steps_of(drawn).ravel().tolist())
-        seen |= set(drawn.context["latent.deter"][:, 0].astype(int).tolist())
-    return seen
-
-
-def sizes_on_disk(folder):
-    return sum(p.stat().st_size for p in folder.rglob("c.*"))
 
 
 # What is held
@@ -528,9 +474,9 @@ def test_an_old_folder_takes_no_rows_before_it_was_rewound(folder):
 def test_a_killed_writer_loses_nothing_that_was_committed(folder, moment):
     program = f"""
         import json, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from pathlib import Path
-        from test_storage import *
+        from tests.storage_cases import *
         replay = open_at(Path({str(folder)!r}), capacity=400)
         replay.open_stream(WALKER, WALKER_SCHEMA, 2)
         while True:
@@ -582,6 +528,21 @@ def test_a_zarr_group_of_something_else_is_left_alone(folder):
     with pytest.raises(UserError, match="weather"):
         open_at(folder)
     assert [p.name for p in folder.iterdir()] == ["zarr.json"]
+
+
+def test_a_replay_whose_own_metadata_is_lost_goes_on(folder):
+    replay = open_at(folder)
+    fill(replay, WALKER, WALKER_SCHEMA, 70)
+    cursor = replay.commit()
+    replay.close()
+    (folder / "zarr.json").write_text("{")
+    with pytest.raises(UserError, match="capacity of 1000 rows, expected 2000 rows"):
+        open_at(folder, capacity=2000)
+    replay = open_at(folder)
+    replay.rewind(cursor)
+    assert seen_steps(replay) == set(range(70))
+    assert zarr.open_group(folder, mode="r").attrs["capacity"] == {"size": 1000, "unit": "rows"}
+    replay.close()
 
 
 def test_a_folder_whose_making_was_cut_short_is_made(folder):
@@ -639,9 +600,7 @@ def test_a_damaged_file_is_named_and_nothing_is_dropped(folder, damage):
     stream = folder / WALKER.name
     if damage == "missing":
         (stream / "obs.dmc.walker.speed/c.0.1.0").unlink()
-        message = (
-            r"array 'obs.dmc.walker.speed', block 1 .*128 to 200.*: .* missing, expected 1024"
-        )
+        message = r"array 'obs.dmc.walker.speed', block 1 .*128 to 200.*: .* missing, expected 1024"
     elif damage == "cut":
         os.truncate(stream / "reward/c.0.0", 100)
         message = r"array 'reward', block 0 .*: .* has 100 bytes, expected 512"
