@@ -181,17 +181,25 @@ def boot_id() -> str:
         return ""
 
 
-def memory(nbytes: int) -> mmap.mmap:
-    """Zeros that take up room only where they were written, until `give_back`."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-    return mmap.mmap(-1, nbytes, flags=flags)
+class Memory:
+    """Zeros that take up room only where they were written, until they are given back.
 
+    Attributes:
+      values: all of it, to be written and read.
+    """
 
-def give_back(held: mmap.mmap, start: int, stop: int) -> None:
-    """Free the whole pages between two bytes of `memory`; they read as zeros again."""
-    first, last = -(-start // _PAGE) * _PAGE, stop // _PAGE * _PAGE
-    if last > first:
-        held.madvise(mmap.MADV_DONTNEED, first, last - first)
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        count = int(np.prod(shape))
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+        self._map = mmap.mmap(-1, count * np.dtype(dtype).itemsize, flags=flags)
+        self.values: np.ndarray = np.frombuffer(self._map, dtype, count).reshape(shape)
+
+    def give_back(self, part: np.ndarray) -> None:
+        """Free the whole pages of a contiguous part of the values; they read as zeros again."""
+        start = part.ctypes.data - self.values.ctypes.data
+        first, last = -(-start // _PAGE) * _PAGE, (start + part.nbytes) // _PAGE * _PAGE
+        if last > first:
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class MappedFile:

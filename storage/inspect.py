@@ -1,4 +1,4 @@
-"""The door `python -m storage.inspect PATH [--verify]`: what a replay holds, and whether it is whole."""
+"""The door `python -m storage.inspect PATH [--verify]`: what a replay holds, if it is whole."""
 
 from __future__ import annotations
 

@@ -7,13 +7,12 @@ sequence is contiguous across blocks, and a batch of them is one gather through 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from storage import files
 from storage.batch import STEP, WRITTEN, Column, Schema
+from storage.files import Memory
 
 SMALL = 1024  # bytes of a cell up to which a copy in memory pays
 
@@ -37,7 +36,7 @@ def mirrored(schema: Schema, rows: float, most: int) -> list[str]:
 
 
 class Mirror:
-    """Columns [N, M, …] of N worlds and up to M rows since the stream's birth.
+    """Columns of N worlds, with M places for rows since the stream's birth.
 
     Attributes:
       columns: name -> [N, M, …]; replaced when M grows.
@@ -47,9 +46,9 @@ class Mirror:
     def __init__(self, schema: Schema, worlds: int, places: int) -> None:
         self._schema = dict(schema)
         self._worlds = worlds
-        self._memory = {n: files.memory(worlds * places * c.nbytes) for n, c in schema.items()}
         self.places = places
-        self.columns = {n: self._view(n, c, places) for n, c in schema.items()}
+        self._memory = {n: Memory((worlds, places, *c.shape), c.dtype) for n, c in schema.items()}
+        self.columns = {name: memory.values for name, memory in self._memory.items()}
 
     def reserve(self, rows: int, held: Iterable[tuple[int, int]]) -> None:
         """Have a place for rows before `rows`, and one more, so that worlds do not touch.
@@ -64,22 +63,17 @@ class Mirror:
             places *= 2
         # Column by column, so that no more than one is there twice.
         for name, column in self._schema.items():
-            old = self.columns[name]
-            self._memory[name] = files.memory(self._worlds * places * column.nbytes)
-            self.columns[name] = self._view(name, column, places)
+            moved = Memory((self._worlds, places, *column.shape), column.dtype)
             for start, stop in spans:
-                self.columns[name][:, start:stop] = old[:, start:stop]
+                moved.values[:, start:stop] = self.columns[name][:, start:stop]
+            self._memory[name], self.columns[name] = moved, moved.values
         self.places = places
 
     def free(self, start: int, stop: int) -> None:
         """Give back the memory of rows that are held no more."""
-        for name, column in self._schema.items():
+        for name in self._schema:
             for world in range(self._worlds):
-                place = world * self.places
-                held = self._memory[name]
-                files.give_back(
-                    held, (place + start) * column.nbytes, (place + stop) * column.nbytes
-                )
+                self._memory[name].give_back(self.columns[name][world, start:stop])
 
     def flat(self, name: str) -> np.ndarray:
         """[N * M, …]"""
@@ -95,22 +89,18 @@ class Mirror:
           worlds, rows, at: [K].
           out: [B, T, …], contiguous.
         """
-        column = self._schema[name]
-        window = np.dtype((np.void, out.shape[1] * column.nbytes))
+        column = self.columns[name]  # once: another thread may replace it
+        nbytes, places = self._schema[name].nbytes, column.shape[1]
+        window = np.dtype((np.void, out.shape[1] * nbytes))
         # Overlapping by all but one row: element p is the sequence that begins at place p.
         windows: np.ndarray = np.ndarray(
-            (self._worlds * self.places - out.shape[1] + 1,),
+            (self._worlds * places - out.shape[1] + 1,),
             window,
-            buffer=self._memory[name],
-            strides=(column.nbytes,),
+            buffer=column.reshape(-1).view(np.uint8).data,
+            strides=(nbytes,),
         )
         target = out.reshape(len(out), -1).view(np.uint8).view(window)[:, 0]
-        target[at] = windows[worlds * self.places + rows]
-
-    def _view(self, name: str, column: Column, places: int) -> np.ndarray:
-        flat = np.frombuffer(self._memory[name], column.dtype)
-        count = self._worlds * places * math.prod(column.shape)
-        return flat[:count].reshape(self._worlds, places, *column.shape)
+        target[at] = windows[worlds * places + rows]
 
 
 def nbytes_of(schema: Mapping[str, Column]) -> int:

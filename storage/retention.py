@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -105,6 +105,26 @@ class Unbounded:
 
 
 Rule = Fifo | Reservoir | TaskQuota | HalfRecent | Unbounded
+
+
+def let_go(
+    rule: Rule, blocks: Sequence[Candidate], room: int, capacity: int
+) -> Iterator[Candidate]:
+    """The blocks that go so that a new one fits, one after another.
+
+    Args:
+      blocks: that are not being filled, oldest first.
+      room: what the new one will take when it is full.
+    """
+    left = list(blocks)
+    size = room + sum(block.size for block in left)
+    while size > capacity and left:
+        victim = rule.victim(left, capacity)
+        if victim is None:
+            return
+        left.remove(victim)
+        size -= victim.size
+        yield victim
 
 
 def number_of(seed: int, stream: str, block: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,35 +13,13 @@ from continual.errors import UserError
 from storage import files
 from storage.batch import STEP, WRITTEN, Schema
 from storage.block import Block, Layout, checksum
+from storage.checks import check_rows, located
 from storage.files import MappedFile, MappedFiles
 from storage.mirror import Mirror
 from storage.undo import Old
 from storage.zarr_files import StreamMetadata, stream_name
 
 _OURS = (STEP, WRITTEN)  # columns that no caller gives
-
-
-def check_same(where: Path, what: str, found: object, expected: object) -> None:
-    """Raises UserError: a stream on disk is not what this run asks for."""
-    if found == expected:
-        return
-    if isinstance(found, dict) and isinstance(expected, dict):
-        name = min(n for n in found | expected if found.get(n) != expected.get(n))
-        what, found, expected = f"column {name!r}", found.get(name), expected.get(name)
-    raise UserError(f"{where}: has {what} {found}, expected {expected}")
-
-
-@contextlib.contextmanager
-def _located(layout: Layout, name: str, block: Block) -> Iterator[None]:
-    """Say of an error in a chunk whose rows it concerns."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(
-            f"{layout.folder.name}: array {name!r}, block {block.index} "
-            f"(rows {block.index * layout.length} to {block.index * layout.length + block.rows}): "
-            f"{error}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -84,8 +61,11 @@ class Stream:
         self._unsynced: set[Path] = set()
         self._unsynced_folders: set[Path] = set()
         self._retired: set[int] = set()  # evicted blocks whose files are still there
-        self._given = [(n, (self.worlds, *c.shape), c.dtype) for n, c in schema.items()]
-        self._given = [given for given in self._given if given[0] not in _OURS]
+        self._given = {
+            name: ((self.worlds, *column.shape), np.dtype(column.dtype))
+            for name, column in schema.items()
+            if name not in _OURS
+        }
         attributes = {"phase": stream.phase, "task": stream.task}
         self._metadata = StreamMetadata(layout.folder, schema, self.worlds, self.length, attributes)
 
@@ -116,7 +96,7 @@ class Stream:
           ValueError: a column is missing, is not of the schema, or has another shape or dtype.
           UserError: the disk is full or fails. In either case nothing was added.
         """
-        self._check(rows)
+        check_rows(rows, self._given)
         begins = self.rows // self.length not in self.blocks
         block = self._begin_block() if begins else self.blocks[self.rows // self.length]
         row = self.rows
@@ -316,7 +296,7 @@ class Stream:
         """Raises UserError: a file of a held block is missing or not whole."""
         for block in self.blocks.values():
             for name in self.schema:
-                with _located(self.layout, name, block):
+                with located(self.layout, name, block.index, block.rows):
                     files.check_file(self.layout.path(name, block.index), self.layout.nbytes(name))
 
     def load_rows(self, *, verify_all: bool) -> None:
@@ -360,26 +340,6 @@ class Stream:
                     yield str(error)
 
     # Inside
-
-    def _check(self, rows: Mapping[str, np.ndarray]) -> None:
-        for name, shape, dtype in self._given:
-            values = rows.get(name)
-            if values is None or values.shape != shape or values.dtype != dtype:
-                self._refuse(rows)
-        if len(rows) != len(self._given):
-            self._refuse(rows)
-
-    def _refuse(self, rows: Mapping[str, np.ndarray]) -> None:
-        names = {name for name, _, _ in self._given}
-        if rows.keys() != names:
-            missing, surplus = sorted(names - rows.keys()), sorted(rows.keys() - names)
-            raise ValueError(f"row has columns missing: {missing}, or not of its stream: {surplus}")
-        for name, shape, dtype in self._given:
-            found = rows[name]
-            if found.shape != shape or found.dtype != dtype:
-                raise ValueError(
-                    f"column {name!r} is {found.shape} {found.dtype}, expected {shape} {dtype}"
-                )
 
     def _begin_block(self) -> Block:
         # A stream that comes back after its newest block was evicted skips to a new one: the files
@@ -479,7 +439,7 @@ class Stream:
 
     def _load(self, name: str, block: Block) -> None:
         """Read a chunk, compare its checksum if it has one, and mirror its rows."""
-        with _located(self.layout, name, block):
+        with located(self.layout, name, block.index, block.rows):
             values = self.layout.read(name, block.index)[:, : block.rows]
             if name in block.sums and checksum(values) != block.sums[name]:
                 path = self.layout.path(name, block.index)

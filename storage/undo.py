@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +47,7 @@ class UndoLog:
         self._descriptor: int | None = None
         self._size = 0
 
-    def append(self, records: list[Old]) -> None:
+    def append(self, records: Sequence[Old]) -> None:
         """Write records, all or none.
 
         Raises:

@@ -387,7 +387,7 @@ def test_counters_beyond_31_bits_are_right(folder):
     replay = open_at(folder, capacity=300)
     replay.open_stream(WALKER, WALKER_SCHEMA, 1)
     begin = 2**31 - 200
-    replay._rows = replay._streams[WALKER].rows = begin
+    replay._held.rows = replay._held.streams[WALKER].rows = begin
     for k in range(400):
         rows = rows_at(WALKER_SCHEMA, k)
         replay.append(WALKER, rows | {"env_step": np.array([begin + k])})
