@@ -16,7 +16,7 @@ from continual.envs.interact import Episode, Moment, Policy, begin, interact
 from continual.envs.interface import Interface, Union
 from continual.envs.world import TimeStep, World
 from continual.life import Life, Meter, Stage
-from continual.pacing import updates_due
+from continual.pacing import rows_before_update, updates_due
 from continual.scheduler import Clock
 from continual.tracking import Tracker
 from curricula.loader import PlannedPhase
@@ -186,6 +186,7 @@ class Living:
                 key = update_key(seeding.stream_seed(config.seed, "diagnose"), number)
                 found = self.agent.diagnose(life.agent, batch, key)
                 life.meter.take_diagnosis(found, tasks)
+            self._prefetch(number + 1, schema)
             key = update_key(seeding.stream_seed(config.seed, "update"), number)
             life.agent, learnt = self.agent.learn(life.agent, batch, key)
             self.replay.write_latents(batch.where, learnt.latents)
@@ -193,6 +194,13 @@ class Living:
             life.clock = replace(life.clock, updates=number + 1)
             if life.meter.updates >= config.log.every:
                 self._record_training()
+
+    def _prefetch(self, number: int, schema: Schema) -> None:
+        """Let the rows of a batch to come be copied while the learner is busy."""
+        config, replay = self.config, self.config.replay
+        ahead = rows_before_update(number, self.life.clock.agent_steps, config.collect, replay)
+        rng = seeding.generator(config.seed, "batch", number)
+        self.replay.prefetch(rng, replay.batch, replay.length, schema, ahead)
 
     def _record_training(self) -> None:
         """Record what the meter holds, which is all of this phase, and begin a new one."""

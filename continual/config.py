@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -13,6 +13,7 @@ from continual import resources
 from continual.envs.registry import resolve_key
 from continual.errors import UserError
 from continual.overrides import apply_overrides
+from continual.replay_config import ReplayConfig
 from continual.strict_yaml import Document, load, merge, shown
 from continual.validation import validate
 from curricula.schema import EnvSteps
@@ -31,17 +32,6 @@ TaskKey = Annotated[str, AfterValidator(_canonical)]
 CountByTask = dict[TaskKey, Count]
 EnvStepsByTask = dict[TaskKey, EnvSteps]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-
-
-class ReplayConfig(Section):
-    """The memory of a life, and the batches drawn from it."""
-
-    capacity: Count = Field(1_000_000, description="newest rows that can be sampled")
-    batch: Count = Field(16, description="B, sequences of a batch")
-    length: Annotated[int, Field(ge=2)] = Field(64, description="T, rows of a sequence")
-    context: Literal["stored", "zero"] = Field(
-        "stored", description="latent before a sequence: the one in replay, or zeros"
-    )
 
 
 class CollectConfig(Section):
@@ -119,10 +109,12 @@ class Config(Section):
         begin that would leave fewer.
         """
         n = self.collect.worlds * (self.replay.length + 1)
-        if self.replay.capacity < 4 * n:
+        # Where whole blocks go, each has 2n rows: one is being filled, one has just been closed.
+        least = 16 * n if self.replay.goes_by_blocks else 4 * n
+        if self.replay.unit == "rows" and self.replay.capacity < least:
             raise ValueError(
                 f"replay.capacity={self.replay.capacity} is below "
-                f"{4 * n} = 4 * worlds * (length + 1)"
+                f"{least} = {least // n} * worlds * (length + 1)"
             )
         if self.collect.train_ratio > 0 and self.collect.start < 2 * n:
             raise ValueError(

@@ -52,10 +52,11 @@ def open_life(request: Request) -> Iterator[Opened]:
         saved = find_checkpoint(folder.checkpoints)
         replay = open_replay(
             folder.replay,
-            capacity=config.replay.capacity,
+            capacity=config.replay.held(seeding.stream_seed(config.seed, "retention")),
             latents=agent.latents,
             tasks=list(curriculum.tasks),
             context=config.replay.context,
+            draw=config.replay.sampling.rule(),
         )
         stack.callback(replay.close)
         replay.rewind(saved.replay if saved else None)
@@ -64,6 +65,8 @@ def open_life(request: Request) -> Iterator[Opened]:
         life, worlds = _life(config, agent, request, saved)
         progress = stack.enter_context(Progress(curriculum, config, sys.stdout, life.clock))
         progress.say(request.banner(life.clock if saved else None))
+        for note in replay.notes:
+            progress.say(note)
         tracker = Trackers([JsonLines(book), Timing(folder.records / "timing.jsonl"), progress])
         opened = Opened(
             request=request,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-from continual.config import CollectConfig, ReplayConfig
+from continual.config import CollectConfig
 from continual.envs.registry import most_specific
 from continual.errors import UserError
+from continual.replay_config import ReplayConfig
 from curricula.loader import PlannedPhase
 
 
@@ -27,6 +29,21 @@ def updates_due(agent_steps: int, collect: CollectConfig, replay: ReplayConfig) 
     """
     lived = max(0, agent_steps - collect.start)
     return int(lived * collect.train_ratio / (replay.batch * replay.length))
+
+
+def rows_before_update(
+    number: int, agent_steps: int, collect: CollectConfig, replay: ReplayConfig
+) -> int:
+    """Rows that will come, in whole decisions of all worlds, before update `number` is due.
+
+    Args:
+      number: of the update, counted from 0.
+    """
+    if collect.train_ratio == 0:
+        return 0
+    lived = math.ceil((number + 1) * replay.batch * replay.length / collect.train_ratio)
+    missing = max(0, collect.start + lived - agent_steps)
+    return -(-missing // collect.worlds) * collect.worlds
 
 
 def refuse_short_phases(

@@ -1,5 +1,6 @@
 """Replay on disk: append rows, sample sequences, survive a kill. Knows nothing of learning."""
 
+from storage import retention, sampling
 from storage.batch import FRAMES, Batch, Column, Schema, Where
 from storage.held import Capacity
 from storage.replay import Replay, open_replay
@@ -15,4 +16,6 @@ __all__ = [
     "StreamId",
     "Where",
     "open_replay",
+    "retention",
+    "sampling",
 ]

@@ -21,7 +21,7 @@ def block_length(capacity: float, worlds: int, least: int = 8) -> int:
     small replay, within [128, 4096]; never under `least` for each world.
 
     Args:
-      capacity: in rows; infinite where nothing bounds them.
+      capacity: in rows.
     """
     return max(int(min(max(capacity / 64, 128), 4096)) // worlds, least)
 

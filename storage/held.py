@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from continual.errors import UserError
 from storage import files, retention
 from storage.batch import Schema
 from storage.block import Layout, block_length
@@ -18,6 +19,8 @@ from storage.sampling import Runs, make_runs
 from storage.stream import Stream, StreamId
 
 MIRROR = 2**30  # bytes of small columns that are kept in memory at most
+
+_LEAST_BLOCKS = 4  # that a rule which lets whole blocks go needs to be of use
 
 Unit = Literal["rows", "bytes"]
 
@@ -73,9 +76,22 @@ class Held:
         self._evict_at = -1
 
     def begin_stream(self, stream: StreamId, columns: Schema, worlds: int) -> None:
-        """Make a stream without rows."""
+        """Make a stream without rows.
+
+        Raises:
+          UserError: the capacity is too small for its blocks, or the disk is full.
+        """
         capacity = self._capacity
-        length = block_length(capacity.in_rows(columns), worlds, capacity.block_rows)
+        of_row = capacity.of_row(columns)
+        length = block_length(capacity.size / of_row, worlds, capacity.block_rows)
+        block = length * worlds * of_row
+        is_bounded = not isinstance(capacity.keep, retention.Unbounded)
+        if is_bounded and not capacity.is_exact and capacity.size < _LEAST_BLOCKS * block:
+            raise UserError(
+                f"{self._folder}: capacity of {capacity.size:,} {capacity.unit}, expected "
+                f"{_LEAST_BLOCKS * block:,} or more: {_LEAST_BLOCKS} blocks of {worlds} x {length} "
+                f"rows of {stream.task}"
+            )
         begun = self.stream(stream, Layout(self._folder / stream.name, columns, worlds, length))
         begun.create()
         self.streams[stream] = begun
