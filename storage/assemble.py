@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from storage.batch import FRAMES, WRITTEN, Batch, Column, Schema, Where
+from storage.files import Buffers
 from storage.sampling import frame_rung, images_first
 from storage.stream import Stream
 from storage.undo import Old
 
 ACTION = "action."  # prefix of what was done in a row
+Part = tuple[Stream, np.ndarray, np.ndarray, np.ndarray]  # places in a batch, worlds, first rows
 FRAME = Column((64, 64, 3), "uint8")  # of a batch whose streams have never shown any
 
 
@@ -31,13 +33,20 @@ class Order:
 
 def arranged(streams: Sequence[Stream], drawn: Where) -> tuple[Where, np.ndarray]:
     """Image sequences first; -> (positions, [B] their places in the draw)."""
-    has_image = np.array([FRAMES in streams[s].schema for s in drawn.stream.tolist()], bool)
-    order = images_first(has_image)
+    shows = [FRAMES in stream.schema for stream in streams]
+    if all(shows) or not any(shows):
+        return drawn, np.arange(len(drawn.row), dtype=np.int32)
+    order = images_first(np.array(shows)[drawn.stream])
     return Where(drawn.stream[order], drawn.world[order], drawn.row[order]), order.astype(np.int32)
 
 
 def gather_rows(
-    streams: Sequence[Stream], tasks: Sequence[int], where: Where, draw: np.ndarray, order: Order
+    streams: Sequence[Stream],
+    tasks: Sequence[int],
+    where: Where,
+    draw: np.ndarray,
+    order: Order,
+    buffers: Buffers,
 ) -> Batch:
     """Copy all that never changes: everything but latents. Their place in the batch is empty.
 
@@ -45,26 +54,22 @@ def gather_rows(
       streams: in order of opening; they hold every row of `where` and its context.
       tasks: task index of each stream.
       where, draw: from `arranged`.
+      buffers: for frames.
 
     Returns:
-      A batch that owns its memory; its `age` counts from 0 at the first row of all.
+      A batch whose memory is its own; its `age` counts from 0 at the first row of all.
     """
     batch, length = len(where.row), order.length
-    columns = _zeros(order.union, batch, length)
-    actions = {name: column for name, column in order.union.items() if name.startswith(ACTION)}
-    previous = _zeros(actions, batch, 1)
-    shown = sum(FRAMES in streams[s].schema for s in where.stream.tolist())
-    frames = _frames(streams, frame_rung(shown, batch), shown, length)
+    parts = list(_by_stream(streams, where))
+    columns = _gathered(parts, order.union, batch, 0, length)
+    actions = {name: c for name, c in order.union.items() if name.startswith(ACTION)}
+    previous = _gathered(parts, actions, batch, -1, 1)
+    shown = sum(len(at) for stream, at, _, _ in parts if FRAMES in stream.schema)
+    frames = _frames(streams, frame_rung(shown, batch), shown, length, buffers)
     newest = np.empty(batch, np.int64)
-    for stream, at, worlds, rows in _by_stream(streams, where):
-        for name, out in columns.items():
-            if name in stream.schema:
-                stream.gather(name, worlds, rows, out, at)
-        for name, out in previous.items():
-            if name in stream.schema:
-                stream.gather(name, worlds, rows - 1, out, at)
+    for stream, at, worlds, rows in parts:
         if FRAMES in stream.schema:
-            stream.gather(FRAMES, worlds, rows, frames, at)
+            stream.gather_into(FRAMES, worlds, rows, frames, at)
         newest[at] = stream.steps(worlds, rows + length - 1)
     return Batch(
         columns=columns,
@@ -89,19 +94,13 @@ def add_latents(
       rows: ever appended to the replay.
       writes: batches written back.
     """
-    context = _zeros(latents, len(batch.draw), 1)
-    written = np.full(len(batch.draw), writes, np.int64)
-    for stream, at, worlds, rows_ in _by_stream(streams, batch.where):
-        for name, out in context.items():
-            stream.gather(name, worlds, rows_ - 1, out, at)
-        if WRITTEN in stream.schema:
-            written[at] = stream.written(worlds, rows_ - 1)
-    return replace(
-        batch,
-        context={name: values[:, 0] for name, values in context.items()},
-        age=batch.age + rows - 1,
-        latent_age=writes - written,
-    )
+    size, age = len(batch.draw), batch.age + (rows - 1)
+    if not latents:
+        return replace(batch, age=age)
+    parts = list(_by_stream(streams, batch.where))
+    wanted = {**latents, WRITTEN: Column((), "int64")}
+    found = {n: v[:, 0] for n, v in _gathered(parts, wanted, size, -1, 1).items()}
+    return replace(batch, age=age, latent_age=writes - found.pop(WRITTEN), context=found)
 
 
 @dataclass(frozen=True)
@@ -148,22 +147,44 @@ def rewrites(
         yield Rewrite(stream, streams.index(stream), worlds, rows, held, at)
 
 
-def _by_stream(
-    streams: Sequence[Stream], where: Where
-) -> Iterator[tuple[Stream, np.ndarray, np.ndarray, np.ndarray]]:
-    """(stream, places of its sequences in the batch, their worlds, their first trained rows)."""
-    for s in np.unique(where.stream).tolist():
-        at = np.flatnonzero(where.stream == s)
+def _by_stream(streams: Sequence[Stream], where: Where) -> Iterator[Part]:
+    """The sequences of a batch, stream by stream."""
+    stream = where.stream
+    if (stream == stream[0]).all():
+        yield streams[int(stream[0])], np.arange(len(stream)), where.world, where.row
+        return
+    for s in np.unique(stream).tolist():
+        at = np.flatnonzero(stream == s)
         yield streams[s], at, where.world[at], where.row[at]
 
 
-def _zeros(schema: Schema, *leading: int) -> dict[str, np.ndarray]:
-    return {name: np.zeros((*leading, *c.shape), c.dtype) for name, c in schema.items()}
+def _gathered(
+    parts: Sequence[Part], schema: Schema, batch: int, first: int, length: int
+) -> dict[str, np.ndarray]:
+    """name -> [B, T, …] of columns, zeros where a stream lacks one.
+
+    Args:
+      first: from which row on, 0 being the first trained one.
+    """
+    if len(parts) == 1:
+        stream, _, worlds, rows = parts[0]
+        found = stream.gather(schema, worlds, rows + first, length)
+        if len(found) == len(schema):
+            return found
+    found = {n: np.zeros((batch, length, *c.shape), c.dtype) for n, c in schema.items()}
+    for stream, at, worlds, rows in parts:
+        for name, values in stream.gather(schema, worlds, rows + first, length).items():
+            found[name][at] = values
+    return found
 
 
-def _frames(streams: Sequence[Stream], size: int, shown: int, length: int) -> np.ndarray:
+def _frames(
+    streams: Sequence[Stream], size: int, shown: int, length: int, buffers: Buffers
+) -> np.ndarray:
     """[size, T, 64, 64, 3] to be filled up to `shown`, zero beyond: zeroing all costs a copy."""
     column = next((s.schema[FRAMES] for s in streams if FRAMES in s.schema), FRAME)
-    frames = np.empty((size, length, *column.shape), column.dtype)
+    if not size:
+        return np.empty((0, length, *column.shape), column.dtype)
+    frames = buffers.take((size, length, *column.shape), column.dtype)
     frames[shown:] = 0
     return frames

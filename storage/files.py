@@ -11,9 +11,12 @@ import contextlib
 import errno
 import mmap
 import os
+import resource
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ NETWORK |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
 _POPULATE_READ = 22  # MADV_POPULATE_READ: maps pages, or says EFAULT where touching them would kill
 _NO_RESERVE = 0x4000  # MAP_NORESERVE: address space that is not counted as memory
 _PAGE = mmap.PAGESIZE
+_PIECE = 64 * _PAGE  # of a map that is asked for at once
 
 
 @contextlib.contextmanager
@@ -131,8 +135,19 @@ def put_file(path: Path, content: bytes, *, durable: bool) -> None:
             sync_path(path.parent)
 
 
-def sync_data(path: Path) -> None:
-    """Make what was written to a file durable, or the names in a folder."""
+def sync_data(paths: Iterable[Path]) -> None:
+    """Make durable what was written to files, or the names in folders.
+
+    Many at once, so that a disk that writes a journal writes it once for many.
+
+    Raises:
+      UserError: one of them failed.
+    """
+    with ThreadPoolExecutor(8, "sync") as pool:
+        list(pool.map(_sync_one, paths))
+
+
+def _sync_one(path: Path) -> None:
     with named(path, "make durable"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -220,48 +235,99 @@ class MappedFile:
                 os.close(descriptor)
         self._path = path
         self.values: np.ndarray = np.frombuffer(self._map, dtype).reshape(shape)
+        self._asked, self._epoch = bytearray(), -1
 
-    def ask(self, start: int, nbytes: int) -> None:
-        """Have bytes in memory. Raises UserError: the file was cut, or its disk cannot read it."""
-        first = start // _PAGE * _PAGE
+    def ask(self, start: int, nbytes: int, epoch: int) -> None:
+        """Have bytes in memory before they are touched.
+
+        Args:
+          epoch: what was in memory in the same epoch still is.
+        Raises:
+          UserError: the file was cut, or its disk cannot read it.
+        """
+        if self._map.size() != len(self._map):
+            _expect(self._path, self._map.size(), len(self._map))
+        if epoch != self._epoch:
+            self._asked, self._epoch = bytearray(-(-len(self._map) // _PIECE)), epoch
+        first, last = start // _PIECE, -(-(start + nbytes) // _PIECE)
+        if self._asked.find(0, first, last) < 0:
+            return
+        stop = min(last * _PIECE, len(self._map))
         try:
-            self._map.madvise(_POPULATE_READ, first, start + nbytes - first)
+            self._map.madvise(_POPULATE_READ, first * _PIECE, stop - first * _PIECE)
         except OSError as error:
-            if error.errno == errno.EINVAL:  # a kernel before 5.14: at least what was cut is found
-                _expect(self._path, self._map.size(), len(self._map))
-                return
-            raise UserError(
-                f"{self._path}: cannot read bytes {start} to {start + nbytes}: {error.strerror}; "
-                "the file was cut, or its disk fails"
-            ) from error
+            if error.errno != errno.EINVAL:  # which a kernel before 5.14 says
+                raise UserError(
+                    f"{self._path}: cannot read bytes {start} to {start + nbytes}: "
+                    f"{error.strerror}; its disk fails, or the file was cut"
+                ) from error
+        self._asked[first:last] = b"\1" * (last - first)
 
 
 class MappedFiles:
-    """The maps used last. Each costs a descriptor, of which a process has few."""
+    """The maps used last. Each costs a descriptor, of which a process has few.
+
+    Attributes:
+      epoch: counts the times that this process found pages gone from memory.
+    """
 
     def __init__(self, most: int = 512) -> None:
+        self.epoch = 0
+        self._faults = 0
         self._most = most
-        self._maps: OrderedDict[Path, MappedFile] = OrderedDict()
+        self._maps: OrderedDict[Hashable, MappedFile] = OrderedDict()
         self._lock = threading.Lock()  # a prefetch reads while the life goes on
 
-    def get(self, path: Path, dtype: str, shape: tuple[int, ...]) -> MappedFile:
+    def look(self) -> None:
+        """Begin an epoch if the system took pages back since the last look, to be asked for anew.
+
+        While everything fits into memory, nobody waits for a disk and nothing is asked for twice.
+        """
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+        if faults != self._faults:
+            self._faults = faults
+            self.epoch += 1
+
+    def get(self, key: Hashable, make: Callable[[], MappedFile]) -> MappedFile:
         with self._lock:
-            found = self._maps.get(path)
+            found = self._maps.get(key)
             if found is None:
-                found = self._maps[path] = MappedFile(path, dtype, shape)
+                found = self._maps[key] = make()
                 if len(self._maps) > self._most:
                     self._maps.popitem(last=False)
             else:
-                self._maps.move_to_end(path)
+                self._maps.move_to_end(key)
             return found
 
-    def forget(self, path: Path) -> None:
+    def forget(self, key: Hashable) -> None:
         with self._lock:
-            self._maps.pop(path, None)
+            self._maps.pop(key, None)
 
     def clear(self) -> None:
         with self._lock:
             self._maps.clear()
+
+
+class Buffers:
+    """Large arrays that are used again once nobody holds them: fresh pages cost as much as a copy.
+
+    Whoever got an array may keep it or any view of it for as long as they like.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self._most = most
+        self._whole: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array with anything in it."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for whole in self._whole:
+            # Held by the list, this loop and the call alone; a view would hold it as its base.
+            if len(whole) >= nbytes and sys.getrefcount(whole) == 3:
+                return whole[:nbytes].view(dtype).reshape(shape)
+        whole = np.empty(nbytes, np.uint8)
+        self._whole = [whole, *self._whole[: self._most - 1]]
+        return whole.view(dtype).reshape(shape)
 
 
 def sizes_below(folder: Path) -> Mapping[Path, int]:

@@ -73,7 +73,10 @@ class Held:
         self._folder = folder
         self._capacity = capacity
         self._maps = maps
-        self._evict_at = -1
+        self._is_exact = capacity.is_exact
+        self._evict_at = 0
+        self._last: tuple[StreamId | None, Stream] = None, None  # type: ignore[assignment]
+        self._runs: tuple[tuple[int, int, int], Runs] | None = None  # of the last call
 
     def begin_stream(self, stream: StreamId, columns: Schema, worlds: int) -> None:
         """Make a stream without rows.
@@ -103,21 +106,26 @@ class Held:
 
     def append(self, stream: StreamId, rows: Mapping[str, np.ndarray], writes: int) -> None:
         """Add one row in each world, and let go what no longer fits; see `Stream.append`."""
-        into = self.streams[stream]
+        if stream is not self._last[0]:
+            self._last = stream, self.streams[stream]
+        into = self._last[1]
         begins = into.append(rows, self.rows, writes)
         self.rows += into.worlds
-        if self._capacity.is_exact:
-            if self.oldest() > self._evict_at:
+        if self._is_exact:
+            if self.rows - self._capacity.size > self._evict_at:
                 self._evict_old()
         elif begins:
             self._make_room(into)
 
     def oldest(self, ahead: int = 0) -> int:
         """Append index of the oldest row that can be sampled once `ahead` more rows are there."""
-        return max(0, self.rows + ahead - self._capacity.size) if self._capacity.is_exact else 0
+        return max(0, self.rows + ahead - self._capacity.size) if self._is_exact else 0
 
     def runs(self, ahead: int = 0) -> Runs:
         """Unbroken runs of rows that can be sampled, once `ahead` more are in the newest stream."""
+        key = self.rows, len(self.streams), ahead
+        if self._runs is not None and self._runs[0] == key:
+            return self._runs[1]
         oldest = self.oldest(ahead)
         found = [
             (i, first, stop)
@@ -127,7 +135,8 @@ class Held:
         if ahead and found:
             i, first, stop = found[-1]
             found[-1] = i, first, stop + ahead // len(first)
-        return make_runs(found)
+        self._runs = key, make_runs(found)
+        return self._runs[1]
 
     def rows_of(self, stream: Stream) -> int:
         """Of one stream that can be sampled, over all worlds."""

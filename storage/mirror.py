@@ -8,6 +8,7 @@ sequence is contiguous across blocks, and a batch of them is one gather through 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Mirror:
         self.places = places
         self._memory = {n: Memory((worlds, places, *c.shape), c.dtype) for n, c in schema.items()}
         self.columns = {name: memory.values for name, memory in self._memory.items()}
+        self._windows: dict[tuple[str, int], Windows] = {}
 
     def reserve(self, rows: int, held: Iterable[tuple[int, int]]) -> None:
         """Have a place for rows before `rows`, and one more, so that worlds do not touch.
@@ -67,6 +69,7 @@ class Mirror:
             for start, stop in spans:
                 moved.values[:, start:stop] = self.columns[name][:, start:stop]
             self._memory[name], self.columns[name] = moved, moved.values
+        self._windows = {}
         self.places = places
 
     def free(self, start: int, stop: int) -> None:
@@ -81,26 +84,46 @@ class Mirror:
         return column.reshape(-1, *column.shape[2:])
 
     def gather(
-        self, name: str, worlds: np.ndarray, rows: np.ndarray, out: np.ndarray, at: np.ndarray
-    ) -> None:
-        """Copy sequences: out[at[k]] = the T rows of worlds[k] that begin with rows[k].
+        self, names: Iterable[str], worlds: np.ndarray, rows: np.ndarray, length: int
+    ) -> dict[str, np.ndarray]:
+        """name -> [K, T, …] the `length` rows of worlds [K] that begin with rows [K], copied."""
+        found, places, at = {}, 0, rows
+        for name in names:
+            windows = self._windows.get((name, length)) or self._make_windows(name, length)
+            if windows.places != places:  # another thread may be moving the columns
+                places = windows.places
+                at = worlds * places + rows
+            taken: np.ndarray = windows.starts[at]  # `take` would copy all windows first
+            found[name] = taken.view(windows.dtype).reshape(len(rows), *windows.shape)
+        return found
 
-        Args:
-          worlds, rows, at: [K].
-          out: [B, T, …], contiguous.
-        """
-        column = self.columns[name]  # once: another thread may replace it
-        nbytes, places = self._schema[name].nbytes, column.shape[1]
-        window = np.dtype((np.void, out.shape[1] * nbytes))
-        # Overlapping by all but one row: element p is the sequence that begins at place p.
-        windows: np.ndarray = np.ndarray(
-            (self._worlds * places - out.shape[1] + 1,),
-            window,
+    def _make_windows(self, name: str, length: int) -> Windows:
+        column, kind = self.columns[name], self._schema[name]
+        starts: np.ndarray = np.ndarray(
+            (self._worlds * column.shape[1] - length + 1,),
+            np.dtype((np.void, length * kind.nbytes)),
             buffer=column.reshape(-1).view(np.uint8).data,
-            strides=(nbytes,),
+            strides=(kind.nbytes,),
         )
-        target = out.reshape(len(out), -1).view(np.uint8).view(window)[:, 0]
-        target[at] = windows[worlds * places + rows]
+        shape = (length, *kind.shape)
+        made = Windows(starts, column.shape[1], np.dtype(kind.dtype), shape)
+        self._windows[name, length] = made
+        return made
+
+
+class Windows(NamedTuple):
+    """All sequences of one length in a column.
+
+    Attributes:
+      starts: element p is the sequence that begins at place p, as bytes: neighbours overlap.
+      places: M.
+      dtype, shape: of a sequence.
+    """
+
+    starts: np.ndarray
+    places: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
 
 
 def nbytes_of(schema: Mapping[str, Column]) -> int:

@@ -8,7 +8,6 @@ is made of.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +69,8 @@ class Replay:
         self._prefetch = Prefetch()
         self._history = History(folder)
         self._is_settled = is_new
-        self._hold(Held(folder, capacity, self._maps), 0, Counter())
+        self._buffers = files.Buffers()
+        self._hold(Held(folder, capacity, self._maps), 0, {})
 
     # Filling
 
@@ -107,7 +107,7 @@ class Replay:
           ValueError: a column is missing or has another shape or dtype; nothing was added.
           UserError: the disk is full or fails; what was committed is as it was.
         """
-        if not self._kept:
+        if self._latents and not self._kept:
             rows = {name: v for name, v in rows.items() if name not in self._latents}
         self._held.append(stream, rows, self._writes)
 
@@ -149,9 +149,9 @@ class Replay:
         order = Order(length, union)
         rows = self._prefetch.take(where, order)
         if rows is None:
-            rows = gather_rows(self._streams, self._stream_tasks(), where, draw, order)
-        for task, count in zip(*np.unique(rows.task, return_counts=True), strict=True):
-            self._drawn[self._tasks[task]] += int(count) * length
+            streams, tasks = self._streams, self._stream_tasks()
+            rows = gather_rows(streams, tasks, where, draw, order, self._buffers)
+        self._drawn += np.bincount(rows.task, minlength=len(self._tasks)) * length
         return add_latents(self._streams, rows, self._kept, self.rows, self._writes)
 
     def prefetch(
@@ -174,7 +174,7 @@ class Replay:
         there = np.array([stream.rows for stream in streams])[where.stream]
         if (where.row + length <= there).all():
             order, tasks = Order(length, union), self._stream_tasks()
-            copy = lambda: gather_rows(streams, tasks, where, draw, order)
+            copy = lambda: gather_rows(streams, tasks, where, draw, order, self._buffers)
             self._prefetch.begin(where, order, copy)
 
     def write_latents(self, where: Where, latents: Mapping[str, np.ndarray]) -> int:
@@ -215,7 +215,7 @@ class Replay:
         return self._history.commit(
             self._held,
             writes=self._writes,
-            drawn=dict(self._drawn),
+            drawn=dict(zip(self._tasks, self._drawn.tolist(), strict=True)),
             capacity=_measure(self._capacity),
         )
 
@@ -239,7 +239,7 @@ class Replay:
         held = Held(self._folder, self._capacity, self._maps)
         commit = self._history.find(cursor) if cursor is not None else None
         if commit is None:
-            self._hold(held, 0, Counter())
+            self._hold(held, 0, {})
         else:
             held.rows = commit.rows
             held.streams = {s.id: s for s in (self._load(held, s, commit) for s in commit.streams)}
@@ -252,7 +252,7 @@ class Replay:
                     f"{self._folder}: the machine was started anew since the checkpoint; if it had "
                     "lost its power, some stored latents may be younger than the checkpoint"
                 )
-            self._hold(held, commit.writes, Counter(commit.drawn))
+            self._hold(held, commit.writes, commit.drawn)
         self._history.go_back(commit, held)
         self._is_settled = True
 
@@ -263,7 +263,7 @@ class Replay:
             self._prefetch.close()
             os.close(self._lock)
             self._lock = None
-        self._hold(Held(self._folder, self._capacity, self._maps), 0, Counter())
+        self._hold(Held(self._folder, self._capacity, self._maps), 0, {})
 
     # Inside
 
@@ -271,8 +271,9 @@ class Replay:
     def _streams(self) -> list[Stream]:
         return list(self._held.streams.values())
 
-    def _hold(self, held: Held, writes: int, drawn: Counter[str]) -> None:
-        self._held, self._writes, self._drawn = held, writes, drawn
+    def _hold(self, held: Held, writes: int, drawn: Mapping[str, int]) -> None:
+        self._held, self._writes = held, writes
+        self._drawn = np.array([drawn.get(task, 0) for task in self._tasks], np.int64)
 
     def _close_files(self) -> None:
         self._prefetch.drop()
@@ -287,6 +288,7 @@ class Replay:
     def _draw_where(
         self, rng: np.random.Generator, batch: int, length: int, ahead: int = 0
     ) -> tuple[Where, np.ndarray]:
+        self._maps.look()
         runs = self._held.runs(ahead)
         drawn = draw_where(rng, runs, self._stream_tasks(), batch, length, self._draw)
         return arranged(self._streams, drawn)

@@ -5,7 +5,7 @@ here and a line in `Rule`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,10 +30,29 @@ class Runs:
     first: np.ndarray
     stop: np.ndarray
 
+    _counts: dict[int, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
     def starts(self, length: int) -> np.ndarray:
         """[K] number of positions at which 1 + `length` rows begin."""
-        starts: np.ndarray = np.maximum(self.stop - self.first - length, 0)
-        return starts
+        return self._counted(length)[0]
+
+    def total(self, length: int) -> int:
+        """Number of positions over all runs."""
+        stops = self.stops(length)
+        return int(stops[-1]) if stops.size else 0
+
+    def stops(self, length: int) -> np.ndarray:
+        """[K] number of positions in a run and all before it."""
+        return self._counted(length)[1]
+
+    def _counted(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self._counts.get(length)
+        if found is None:
+            starts = np.maximum(self.stop - self.first - length, 0)
+            found = self._counts[length] = starts, starts.cumsum()
+        return found
 
     def where(self, run: np.ndarray, position: np.ndarray) -> Where:
         """Sequences [B] at positions, counted from 0, of runs [B]."""
@@ -60,10 +79,10 @@ class Uniform:
         self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
     ) -> Where:
         del tasks
-        stops = np.cumsum(runs.starts(length))
-        position = rng.integers(stops[-1], size=batch)
-        run = np.searchsorted(stops, position, side="right")
-        return runs.where(run, position - (stops - runs.starts(length))[run])
+        starts, stops = runs.starts(length), runs.stops(length)
+        position = rng.integers(runs.total(length), size=batch)
+        run = stops.searchsorted(position, side="right")
+        return runs.where(run, position - (stops - starts)[run])
 
 
 @dataclass(frozen=True)
@@ -142,7 +161,7 @@ def draw_where(
     Raises:
       ValueError: no run is long enough.
     """
-    if not (runs.starts(length) > 0).any():
+    if not runs.total(length):
         raise ValueError(f"no world holds {length + 1} rows in a row yet")
     return rule.draw(rng, runs, tasks, batch, length)
 

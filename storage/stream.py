@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,9 @@ class Stream:
         schema = layout.schema
         self._mirror = Mirror({n: schema[n] for n in small}, self.worlds, 4 * self.length)
         self._large = [name for name in schema if name not in small]
-        self._open: dict[str, int] = {}  # descriptors of the newest block's large columns
+        # (name, shape, dtype, [M, N, …]) of what callers give and the mirror holds.
+        self._targets: list[tuple[str, tuple[int, ...], np.dtype, np.ndarray]] = []
+        self._open: dict[str, tuple[Path, int]] = {}  # the newest block's large columns
         self._unsynced: set[Path] = set()
         self._unsynced_folders: set[Path] = set()
         self._retired: set[int] = set()  # evicted blocks whose files are still there
@@ -96,17 +98,34 @@ class Stream:
           ValueError: a column is missing, is not of the schema, or has another shape or dtype.
           UserError: the disk is full or fails. In either case nothing was added.
         """
-        check_rows(rows, self._given)
-        begins = self.rows // self.length not in self.blocks
-        block = self._begin_block() if begins else self.blocks[self.rows // self.length]
         row = self.rows
-        for name in self._large:
-            self._write_large(name, block.index, row % self.length, rows[name])
+        block = self.blocks.get(row // self.length)
+        if begins := block is None:
+            check_rows(rows, self._given)
+            block = self._begin_block()
+            row = self.rows
+        for name, shape, dtype, column in self._targets:
+            values = rows.get(name)
+            if values is None or values.shape != shape or values.dtype != dtype:
+                break
+            column[row] = values
+        else:
+            if len(rows) == len(self._given):
+                self._finish_row(block, rows, step, writes)
+                return begins
+        # What was written is beyond the last row that counts.
+        check_rows(rows, self._given)
+        raise AssertionError("rows that do not fit are refused")
+
+    def _finish_row(
+        self, block: Block, rows: Mapping[str, np.ndarray], step: int, writes: int
+    ) -> None:
+        """Write what callers do not give or the mirror does not hold, and count the row."""
+        row = self.rows
+        if self._large:
+            self._write_large(block.index, row % self.length, rows)
         columns = self._mirror.columns
-        for name, values in rows.items():
-            if name in columns:
-                columns[name][:, row] = values
-        columns[STEP][:, row] = np.arange(step, step + self.worlds)
+        columns[STEP][:, row] = step if self.worlds == 1 else np.arange(step, step + self.worlds)
         if WRITTEN in columns:
             columns[WRITTEN][:, row] = writes
         if block.rows == 0:
@@ -114,14 +133,13 @@ class Stream:
         block.rows += 1
         block.newest = step + self.worlds - 1
         self.rows += 1
-        return begins
 
     def evict(self, index: int) -> None:
         """Hold a block no more; its files go when no commit needs them."""
         del self.blocks[index]
         self._mirror.free(index * self.length, (index + 1) * self.length)
         for name in self._large:
-            self._maps.forget(self.layout.path(name, index))
+            self._maps.forget((self.id, name, index))
         self._retired.add(index)
         self.delete_retired()
 
@@ -175,18 +193,33 @@ class Stream:
         return held
 
     def gather(
-        self, name: str, worlds: np.ndarray, rows: np.ndarray, out: np.ndarray, at: np.ndarray
-    ) -> None:
-        """Copy sequences: out[at[k]] = the T rows of worlds[k] that begin with rows[k].
+        self, names: Iterable[str], worlds: np.ndarray, rows: np.ndarray, length: int
+    ) -> dict[str, np.ndarray]:
+        """name -> [K, T, …] the `length` rows of worlds [K] that begin with rows [K], copied.
+
+        Columns that the stream lacks are left out.
 
         Raises:
           UserError: a file was cut, or its disk cannot read it.
         """
+        names = [name for name in names if name in self.schema]
+        small = [name for name in names if name in self._mirror.columns]
+        found = self._mirror.gather(small, worlds, rows, length)
+        for name in names:
+            if name not in found:
+                column = self.schema[name]
+                found[name] = np.empty((len(rows), length, *column.shape), column.dtype)
+                self.gather_into(name, worlds, rows, found[name], np.arange(len(rows)))
+        return found
+
+    def gather_into(
+        self, name: str, worlds: np.ndarray, rows: np.ndarray, out: np.ndarray, at: np.ndarray
+    ) -> None:
+        """The same for one large column: out[at[k]] [T, …] = the rows, copied once."""
         if name in self._mirror.columns:
-            self._mirror.gather(name, worlds, rows, out, at)
+            out[at] = self._mirror.gather([name], worlds, rows, out.shape[1])[name]
             return
-        starts = zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True)
-        for world, row, b in starts:
+        for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
             for index, inside, outside in self._spans(row, out.shape[1]):
                 out[b, outside] = self._mapped(name, index, world, inside)
 
@@ -276,9 +309,9 @@ class Stream:
 
     def sync(self) -> None:
         """Make all that was written durable: files before the folders that name them."""
-        for path in [*sorted(self._unsynced), *sorted(self._unsynced_folders)]:
-            files.sync_data(path)
-        self._unsynced.clear()
+        files.sync_data(self._unsynced)
+        files.sync_data(self._unsynced_folders)
+        self._unsynced = {path for path, _ in self._open.values()}
         self._unsynced_folders.clear()
 
     def publish(self, oldest: int) -> None:
@@ -286,7 +319,7 @@ class Stream:
         self._metadata.publish(self.rows, int(self.first_rows(oldest).min()))
 
     def close(self) -> None:
-        for descriptor in self._open.values():
+        for _, descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
 
@@ -307,7 +340,7 @@ class Stream:
         Raises:
           UserError: a file cannot be read, or holds something else.
         """
-        self._mirror.reserve(-(-self.rows // self.length) * self.length, ())
+        self._reserve(-(-self.rows // self.length) * self.length)
         for block in self.blocks.values():
             for name in self.layout.immutable:
                 if name in self._mirror.columns or verify_all:
@@ -347,7 +380,7 @@ class Stream:
         index = -(-self.rows // self.length)
         for block in self.blocks.values():
             self._flush_block(block)
-        self._mirror.reserve((index + 1) * self.length, self._held_spans())
+        self._reserve((index + 1) * self.length)
         self.layout.create(index)
         self.close()
         self._unsynced |= {self.layout.path(name, index) for name in self.schema}
@@ -356,9 +389,14 @@ class Stream:
         block = self.blocks[index] = Block(index)
         return block
 
-    def _held_spans(self) -> list[tuple[int, int]]:
-        return [
-            (b.index * self.length, b.index * self.length + b.rows) for b in self.blocks.values()
+    def _reserve(self, rows: int) -> None:
+        """Have places for rows in the mirror."""
+        starts = ((b.index * self.length, b.rows) for b in self.blocks.values())
+        self._mirror.reserve(rows, [(start, start + count) for start, count in starts])
+        self._targets = [
+            (name, *self._given[name], column.swapaxes(0, 1))
+            for name, column in self._mirror.columns.items()
+            if name in self._given
         ]
 
     def _spans(self, row: int, count: int) -> Iterator[tuple[int, slice, slice]]:
@@ -372,13 +410,16 @@ class Stream:
 
     def _mapped(self, name: str, index: int, world: int, inside: slice) -> np.ndarray:
         """Rows of a column that is not mirrored, where they lie."""
-        file: MappedFile = self._maps.get(
-            self.layout.path(name, index), self.schema[name].dtype, self.layout.shape(name)
-        )
-        start = self.layout.offset(name, world, inside.start)
-        file.ask(start, (inside.stop - inside.start) * self.schema[name].nbytes)
+        file = self._maps.get((self.id, name, index), lambda: self._map(name, index))
+        nbytes = self.schema[name].nbytes
+        start = (world * self.length + inside.start) * nbytes
+        file.ask(start, (inside.stop - inside.start) * nbytes, self._maps.epoch)
         values: np.ndarray = file.values[world, inside]
         return values
+
+    def _map(self, name: str, index: int) -> MappedFile:
+        path, dtype = self.layout.path(name, index), self.schema[name].dtype
+        return MappedFile(path, dtype, self.layout.shape(name))
 
     def _cells(self, name: str, world: int, row: int, count: int) -> np.ndarray:
         """[count, …] rows of a column, wherever they are kept."""
@@ -392,14 +433,23 @@ class Stream:
         parts = [self._cells(name, world, row, count) for name in self.layout.latents]
         return b"".join(part.tobytes() for part in parts)
 
-    def _write_large(self, name: str, index: int, inside: int, values: np.ndarray) -> None:
+    def _write_large(self, index: int, inside: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Write a row's columns that are not mirrored. Their files stay open, and unsynced."""
+        for name in self._large:
+            values = rows[name]
+            path, descriptor = self._open.get(name) or self._open_file(name, index)
+            shape, dtype = self._given[name]
+            if values.shape != shape or values.dtype != dtype:
+                check_rows(rows, self._given)
+            for world in range(self.worlds):
+                offset = self.layout.offset(name, world, inside)
+                files.write_at(path, descriptor, values[world], offset)
+
+    def _open_file(self, name: str, index: int) -> tuple[Path, int]:
         path = self.layout.path(name, index)
-        if name not in self._open:
-            self._open[name] = files.open_for_writing(path)
-        for world in range(self.worlds):
-            offset = self.layout.offset(name, world, inside)
-            files.write_at(path, self._open[name], values[world], offset)
+        self._open[name] = path, files.open_for_writing(path)
         self._unsynced.add(path)
+        return self._open[name]
 
     def _write_cells(self, name: str, world: int, row: int, values: np.ndarray) -> None:
         """Write rows of one world to the files of the blocks that are held."""

@@ -64,7 +64,7 @@ class UndoLog:
     def sync(self) -> None:
         """Make the log durable."""
         if self._descriptor is not None:
-            files.sync_data(self._path)
+            files.sync_data([self._path])
 
     def close(self) -> None:
         if self._descriptor is not None:
