@@ -80,9 +80,14 @@ class Ring:
         self.rows += 1
 
     def sample(self, rng: np.random.Generator) -> None:
+        """What ours hands out: memory of its own but for frames, and the action before."""
+        fresh = {n: np.empty_like(out) if n != FRAMES else out for n, out in self.batch.items()}
+        action = self.columns["action.a"]
+        previous = np.empty((B, *action.shape[1:]), action.dtype)
         for b, start in enumerate(rng.integers(1, self.size - T, B).tolist()):
-            for name, out in self.batch.items():
+            for name, out in fresh.items():
                 out[b] = self.columns[name][start : start + T]
+            previous[b] = action[start - 1]
 
 
 def opened(folder: Path, kind: str, rows: int, **more: Any) -> Replay:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,28 +41,33 @@ def arranged(streams: Sequence[Stream], drawn: Where) -> tuple[Where, np.ndarray
     return Where(drawn.stream[order], drawn.world[order], drawn.row[order]), order.astype(np.int32)
 
 
+class Copied(NamedTuple):
+    """What of a batch never changes; see `Batch`.
+
+    Attributes:
+      newest: [B] append index of the last row of each sequence.
+    """
+
+    columns: dict[str, np.ndarray]
+    frames: np.ndarray
+    task: np.ndarray
+    previous: dict[str, np.ndarray]
+    newest: np.ndarray
+
+
 def gather_rows(
-    streams: Sequence[Stream],
-    tasks: Sequence[int],
-    where: Where,
-    draw: np.ndarray,
-    order: Order,
-    buffers: Buffers,
-) -> Batch:
-    """Copy all that never changes: everything but latents. Their place in the batch is empty.
+    streams: Sequence[Stream], tasks: Sequence[int], where: Where, order: Order, buffers: Buffers
+) -> Copied:
+    """Copy everything but latents.
 
     Args:
       streams: in order of opening; they hold every row of `where` and its context.
       tasks: task index of each stream.
-      where, draw: from `arranged`.
+      where: from `arranged`.
       buffers: for frames.
-
-    Returns:
-      A batch whose memory is its own; its `age` counts from 0 at the first row of all.
     """
     batch, length = len(where.row), order.length
     parts = list(_by_stream(streams, where))
-    columns = _gathered(parts, order.union, batch, 0, length)
     actions = {name: c for name, c in order.union.items() if name.startswith(ACTION)}
     previous = _gathered(parts, actions, batch, -1, 1)
     shown = sum(len(at) for stream, at, _, _ in parts if FRAMES in stream.schema)
@@ -70,37 +76,49 @@ def gather_rows(
     for stream, at, worlds, rows in parts:
         if FRAMES in stream.schema:
             stream.gather_into(FRAMES, worlds, rows, frames, at)
-        newest[at] = stream.steps(worlds, rows + length - 1)
-    return Batch(
-        columns=columns,
+        newest[at] = stream.steps(worlds, rows + (length - 1))
+    return Copied(
+        columns=_gathered(parts, order.union, batch, 0, length),
         frames=frames,
         task=np.array(tasks, np.int32)[where.stream],
         previous={name: values[:, 0] for name, values in previous.items()},
-        context={},
-        draw=draw,
-        age=-newest,
-        latent_age=np.zeros(batch, np.int64),
-        where=where,
+        newest=newest,
     )
 
 
-def add_latents(
-    streams: Sequence[Stream], batch: Batch, latents: Schema, rows: int, writes: int
+def with_latents(
+    streams: Sequence[Stream],
+    copied: Copied,
+    where: Where,
+    draw: np.ndarray,
+    latents: Schema,
+    rows: int,
+    writes: int,
 ) -> Batch:
-    """Fill in what the last update may have rewritten, and let ages count from now.
+    """The batch, with what the last update may have rewritten.
 
     Args:
+      where, draw: from `arranged`.
       latents: columns of the context, those that the streams keep.
       rows: ever appended to the replay.
       writes: batches written back.
     """
-    size, age = len(batch.draw), batch.age + (rows - 1)
-    if not latents:
-        return replace(batch, age=age)
-    parts = list(_by_stream(streams, batch.where))
-    wanted = {**latents, WRITTEN: Column((), "int64")}
-    found = {n: v[:, 0] for n, v in _gathered(parts, wanted, size, -1, 1).items()}
-    return replace(batch, age=age, latent_age=writes - found.pop(WRITTEN), context=found)
+    found: dict[str, np.ndarray] = {}
+    if latents:
+        wanted = {**latents, WRITTEN: Column((), "int64")}
+        parts = list(_by_stream(streams, where))
+        found = {n: v[:, 0] for n, v in _gathered(parts, wanted, len(draw), -1, 1).items()}
+    return Batch(
+        columns=copied.columns,
+        frames=copied.frames,
+        task=copied.task,
+        previous=copied.previous,
+        latent_age=writes - found.pop(WRITTEN) if found else np.zeros(len(draw), np.int64),
+        context=found,
+        draw=draw,
+        age=(rows - 1) - copied.newest,
+        where=where,
+    )
 
 
 @dataclass(frozen=True)

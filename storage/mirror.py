@@ -86,9 +86,14 @@ class Mirror:
     def gather(
         self, names: Iterable[str], worlds: np.ndarray, rows: np.ndarray, length: int
     ) -> dict[str, np.ndarray]:
-        """name -> [K, T, …] the `length` rows of worlds [K] that begin with rows [K], copied."""
+        """name -> [K, T, …] the `length` rows of worlds [K] that begin with rows [K], copied.
+
+        Columns that are not mirrored are left out.
+        """
         found, places, at = {}, 0, rows
         for name in names:
+            if name not in self._schema:
+                continue
             windows = self._windows.get((name, length)) or self._make_windows(name, length)
             if windows.places != places:  # another thread may be moving the columns
                 places = windows.places

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from storage.assemble import Order
-from storage.batch import Batch, Where
+from storage.assemble import Copied, Order
+from storage.batch import Where
 
 
 class Prefetch:
@@ -21,17 +21,17 @@ class Prefetch:
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
-        self._guess: tuple[Where, Order, Future[Batch]] | None = None
+        self._guess: tuple[Where, Order, Future[Copied]] | None = None
 
-    def begin(self, where: Where, order: Order, copy: Callable[[], Batch]) -> None:
-        """Let `copy` run, which returns the batch of `where`."""
+    def begin(self, where: Where, order: Order, copy: Callable[[], Copied]) -> None:
+        """Let `copy` run, which returns the rows of `where`."""
         self.drop()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "replay")
         self._guess = where, order, self._pool.submit(copy)
 
-    def take(self, where: Where, order: Order) -> Batch | None:
-        """The batch, if it was guessed right; whatever was guessed is dropped."""
+    def take(self, where: Where, order: Order) -> Copied | None:
+        """Its rows, if the batch was guessed right; whatever was guessed is dropped."""
         if self._guess is None:
             return None
         guessed, guessed_order, copying = self._guess

@@ -17,7 +17,7 @@ import numpy as np
 from continual.errors import UserError, nearest
 from continual.files import lock_folder
 from storage import commits, files, sampling
-from storage.assemble import Order, add_latents, arranged, gather_rows, rewrites
+from storage.assemble import Order, arranged, gather_rows, rewrites, with_latents
 from storage.batch import LATENT, STEP, WRITTEN, Batch, Column, Schema, Where
 from storage.checks import check_same
 from storage.commits import Commit
@@ -147,12 +147,11 @@ class Replay:
         """
         where, draw = self._draw_where(rng, batch, length)
         order = Order(length, union)
-        rows = self._prefetch.take(where, order)
-        if rows is None:
-            streams, tasks = self._streams, self._stream_tasks()
-            rows = gather_rows(streams, tasks, where, draw, order, self._buffers)
-        self._drawn += np.bincount(rows.task, minlength=len(self._tasks)) * length
-        return add_latents(self._streams, rows, self._kept, self.rows, self._writes)
+        streams, copied = self._streams, self._prefetch.take(where, order)
+        if copied is None:
+            copied = gather_rows(streams, self._stream_tasks(), where, order, self._buffers)
+        self._drawn += np.bincount(copied.task, minlength=len(self._tasks)) * length
+        return with_latents(streams, copied, where, draw, self._kept, self.rows, self._writes)
 
     def prefetch(
         self, rng: np.random.Generator, batch: int, length: int, union: Schema, ahead: int
@@ -167,14 +166,14 @@ class Replay:
           ahead: rows that the newest stream will have got by then.
         """
         try:
-            where, draw = self._draw_where(rng, batch, length, ahead)
+            where, _ = self._draw_where(rng, batch, length, ahead)
         except ValueError:
             return
         streams = self._streams
         there = np.array([stream.rows for stream in streams])[where.stream]
         if (where.row + length <= there).all():
             order, tasks = Order(length, union), self._stream_tasks()
-            copy = lambda: gather_rows(streams, tasks, where, draw, order, self._buffers)
+            copy = lambda: gather_rows(streams, tasks, where, order, self._buffers)
             self._prefetch.begin(where, order, copy)
 
     def write_latents(self, where: Where, latents: Mapping[str, np.ndarray]) -> int:
@@ -288,7 +287,6 @@ class Replay:
     def _draw_where(
         self, rng: np.random.Generator, batch: int, length: int, ahead: int = 0
     ) -> tuple[Where, np.ndarray]:
-        self._maps.look()
         runs = self._held.runs(ahead)
         drawn = draw_where(rng, runs, self._stream_tasks(), batch, length, self._draw)
         return arranged(self._streams, drawn)

@@ -81,6 +81,9 @@ class Uniform:
         del tasks
         starts, stops = runs.starts(length), runs.stops(length)
         position = rng.integers(runs.total(length), size=batch)
+        if len(stops) == 1:  # one world, as in most lives: half of what a draw takes
+            nothing = np.zeros(batch, np.int64)
+            return Where(nothing + runs.stream, nothing + runs.world, position + runs.first + 1)
         run = stops.searchsorted(position, side="right")
         return runs.where(run, position - (stops - starts)[run])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class Stream:
         # (name, shape, dtype, [M, N, …]) of what callers give and the mirror holds.
         self._targets: list[tuple[str, tuple[int, ...], np.dtype, np.ndarray]] = []
         self._open: dict[str, tuple[Path, int]] = {}  # the newest block's large columns
+        self._open_block = -1
         self._unsynced: set[Path] = set()
         self._unsynced_folders: set[Path] = set()
         self._retired: set[int] = set()  # evicted blocks whose files are still there
@@ -140,6 +141,8 @@ class Stream:
         self._mirror.free(index * self.length, (index + 1) * self.length)
         for name in self._large:
             self._maps.forget((self.id, name, index))
+        if index == self._open_block:
+            self.close()
         self._retired.add(index)
         self.delete_retired()
 
@@ -193,7 +196,7 @@ class Stream:
         return held
 
     def gather(
-        self, names: Iterable[str], worlds: np.ndarray, rows: np.ndarray, length: int
+        self, names: Collection[str], worlds: np.ndarray, rows: np.ndarray, length: int
     ) -> dict[str, np.ndarray]:
         """name -> [K, T, …] the `length` rows of worlds [K] that begin with rows [K], copied.
 
@@ -202,11 +205,9 @@ class Stream:
         Raises:
           UserError: a file was cut, or its disk cannot read it.
         """
-        names = [name for name in names if name in self.schema]
-        small = [name for name in names if name in self._mirror.columns]
-        found = self._mirror.gather(small, worlds, rows, length)
-        for name in names:
-            if name not in found:
+        found = self._mirror.gather(names, worlds, rows, length)
+        for name in self._large:
+            if name in names:
                 column = self.schema[name]
                 found[name] = np.empty((len(rows), length, *column.shape), column.dtype)
                 self.gather_into(name, worlds, rows, found[name], np.arange(len(rows)))
@@ -219,6 +220,7 @@ class Stream:
         if name in self._mirror.columns:
             out[at] = self._mirror.gather([name], worlds, rows, out.shape[1])[name]
             return
+        self._maps.look()
         for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
             for index, inside, outside in self._spans(row, out.shape[1]):
                 out[b, outside] = self._mapped(name, index, world, inside)
@@ -340,7 +342,7 @@ class Stream:
         Raises:
           UserError: a file cannot be read, or holds something else.
         """
-        self._reserve(-(-self.rows // self.length) * self.length)
+        self._reserve(-(-self.rows // self.length) * self.length, ())
         for block in self.blocks.values():
             for name in self.layout.immutable:
                 if name in self._mirror.columns or verify_all:
@@ -380,7 +382,7 @@ class Stream:
         index = -(-self.rows // self.length)
         for block in self.blocks.values():
             self._flush_block(block)
-        self._reserve((index + 1) * self.length)
+        self._reserve((index + 1) * self.length, self.blocks.values())
         self.layout.create(index)
         self.close()
         self._unsynced |= {self.layout.path(name, index) for name in self.schema}
@@ -389,9 +391,9 @@ class Stream:
         block = self.blocks[index] = Block(index)
         return block
 
-    def _reserve(self, rows: int) -> None:
-        """Have places for rows in the mirror."""
-        starts = ((b.index * self.length, b.rows) for b in self.blocks.values())
+    def _reserve(self, rows: int, there: Collection[Block]) -> None:
+        """Have places for rows in the mirror, which has those of some blocks already."""
+        starts = ((b.index * self.length, b.rows) for b in there)
         self._mirror.reserve(rows, [(start, start + count) for start, count in starts])
         self._targets = [
             (name, *self._given[name], column.swapaxes(0, 1))
@@ -448,6 +450,7 @@ class Stream:
     def _open_file(self, name: str, index: int) -> tuple[Path, int]:
         path = self.layout.path(name, index)
         self._open[name] = path, files.open_for_writing(path)
+        self._open_block = index
         self._unsynced.add(path)
         return self._open[name]
 

@@ -4,9 +4,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +29,7 @@ from tests.storage_cases import (
     sizes_on_disk,
     steps_of,
 )
+from tests.storage_life import in_a_process
 
 
 @pytest.fixture
@@ -473,8 +472,7 @@ def test_an_old_folder_takes_no_rows_before_it_was_rewound(folder):
 @pytest.mark.parametrize("moment", [0.05, 0.2, 0.4])
 def test_a_killed_writer_loses_nothing_that_was_committed(folder, moment):
     program = f"""
-        import json, sys
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        import json
         from pathlib import Path
         from tests.storage_cases import *
         replay = open_at(Path({str(folder)!r}), capacity=400)
@@ -485,7 +483,7 @@ def test_a_killed_writer_loses_nothing_that_was_committed(folder, moment):
             print(json.dumps(replay.commit()), flush=True)
     """
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
+        in_a_process(textwrap.dedent(program)), stdout=subprocess.PIPE, text=True
     ) as child:
         lines = [child.stdout.readline() for _ in range(3)]
         with pytest.raises(subprocess.TimeoutExpired):
