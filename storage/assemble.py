@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from storage.batch import FRAMES, WRITTEN, Batch, Column, Schema, Where
+from storage.batch import FRAMES, STEP, WRITTEN, Batch, Column, Schema, Where
 from storage.files import Buffers
 from storage.sampling import frame_rung, images_first
 from storage.stream import Stream
@@ -76,7 +76,7 @@ def gather_rows(
     for stream, at, worlds, rows in parts:
         if FRAMES in stream.schema:
             stream.gather_into(FRAMES, worlds, rows, frames, at)
-        newest[at] = stream.steps(worlds, rows + (length - 1))
+        newest[at] = stream.ours(STEP, worlds, rows + (length - 1))
     return Copied(
         columns=_gathered(parts, order.union, batch, 0, length),
         frames=frames,

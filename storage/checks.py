@@ -1,15 +1,16 @@
-"""What does not fit is said with what was found, where, and what was expected."""
+"""What does not fit, or is damaged, is said with what was found, where, and what was expected."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from continual.errors import UserError
-from storage.block import Layout
+from storage import files
+from storage.block import Block, Layout, checksum
 
 
 def check_rows(
@@ -45,13 +46,35 @@ def check_same(where: Path, what: str, found: object, expected: object) -> None:
 
 
 @contextlib.contextmanager
-def located(layout: Layout, name: str, block: int, rows: int) -> Iterator[None]:
+def located(layout: Layout, name: str, block: Block) -> Iterator[None]:
     """Say of an error in a chunk which rows it concerns."""
     try:
         yield
     except UserError as error:
-        first = block * layout.length
+        first = block.index * layout.length
         raise UserError(
-            f"{layout.folder.name}: array {name!r}, block {block} (rows {first} to "
-            f"{first + rows}): {error}"
+            f"{layout.folder.name}: array {name!r}, block {block.index} (rows {first} to "
+            f"{first + block.rows}): {error}"
         ) from error
+
+
+def check_files(layout: Layout, blocks: Iterable[Block]) -> None:
+    """Raises UserError: a file of a block is missing or not whole."""
+    for block in blocks:
+        for name in layout.schema:
+            with located(layout, name, block):
+                files.check_file(layout.path(name, block.index), layout.nbytes(name))
+
+
+def read_checked(layout: Layout, name: str, block: Block) -> np.ndarray:
+    """[N, rows, …] what a block has of a column.
+
+    Raises:
+      UserError: the file cannot be read, or its checksum, if it has one, is another.
+    """
+    with located(layout, name, block):
+        values = layout.read(name, block.index)[:, : block.rows]
+        if name in block.sums and checksum(values) != block.sums[name]:
+            path = layout.path(name, block.index)
+            raise UserError(f"{path} is damaged: its checksum is not the one of the commit")
+    return values

@@ -19,7 +19,7 @@ from continual.files import lock_folder
 from storage import commits, files, sampling
 from storage.assemble import Order, arranged, gather_rows, rewrites, with_latents
 from storage.batch import LATENT, STEP, WRITTEN, Batch, Column, Schema, Where
-from storage.checks import check_same
+from storage.checks import check_files, check_same
 from storage.commits import Commit
 from storage.held import Capacity, Held
 from storage.history import History
@@ -311,7 +311,7 @@ class Replay:
         check_same(layout.folder, "latents", kept, self._kept)
         stream = held.stream(StreamId(state["phase"], task), layout)
         stream.rows, stream.blocks = int(state["rows"]), commits.blocks_of(state)
-        stream.check_files()
+        check_files(layout, stream.blocks.values())
         # What was durable is whole after a kill; after a loss of power it had better be looked at.
         stream.load_rows(verify_all=commit.boot != files.boot_id())
         return stream

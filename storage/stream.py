@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from continual.errors import UserError
-from storage import files
 from storage.batch import STEP, WRITTEN, Schema
 from storage.block import Block, Layout, checksum
-from storage.checks import check_rows, located
-from storage.files import MappedFile, MappedFiles
+from storage.checks import check_rows, read_checked
+from storage.chunks import ChunkFiles, spans
+from storage.files import MappedFiles
 from storage.mirror import Mirror
 from storage.undo import Old
 from storage.zarr_files import StreamMetadata, stream_name
@@ -53,22 +50,19 @@ class Stream:
         self.rows = 0
         self.blocks: dict[int, Block] = {}
         self.needed: set[int] = set()
-        self._maps = maps
         schema = layout.schema
         self._mirror = Mirror({n: schema[n] for n in small}, self.worlds, 4 * self.length)
         self._large = [name for name in schema if name not in small]
         # (name, shape, dtype, [M, N, …]) of what callers give and the mirror holds.
         self._targets: list[tuple[str, tuple[int, ...], np.dtype, np.ndarray]] = []
-        self._open: dict[str, tuple[Path, int]] = {}  # the newest block's large columns
-        self._open_block = -1
-        self._unsynced: set[Path] = set()
-        self._unsynced_folders: set[Path] = set()
+        self._chunks = ChunkFiles(layout, maps)
         self._retired: set[int] = set()  # evicted blocks whose files are still there
         self._given = {
             name: ((self.worlds, *column.shape), np.dtype(column.dtype))
             for name, column in schema.items()
             if name not in _OURS
         }
+        self._large_given = {n: g for n, g in self._given.items() if n in self._large}
         attributes = {"phase": stream.phase, "task": stream.task}
         self._metadata = StreamMetadata(layout.folder, schema, self.worlds, self.length, attributes)
 
@@ -80,11 +74,7 @@ class Stream:
 
     def create(self) -> None:
         """Make the folders of a stream without rows."""
-        for name in self.schema:
-            with files.named(self.layout.folder, "make"):
-                (self.layout.folder / name).mkdir(parents=True, exist_ok=True)
-            self._unsynced_folders.add(self.layout.folder / name)
-        self._unsynced_folders |= {self.layout.folder, self.layout.folder.parent}
+        self._chunks.create_folders()
         self._metadata.publish(0, 0)
 
     def append(self, rows: Mapping[str, np.ndarray], step: int, writes: int) -> bool:
@@ -124,7 +114,8 @@ class Stream:
         """Write what callers do not give or the mirror does not hold, and count the row."""
         row = self.rows
         if self._large:
-            self._write_large(block.index, row % self.length, rows)
+            check_rows({name: rows[name] for name in self._large}, self._large_given)
+            self._chunks.write_row(self._large, block.index, row % self.length, rows)
         columns = self._mirror.columns
         columns[STEP][:, row] = step if self.worlds == 1 else np.arange(step, step + self.worlds)
         if WRITTEN in columns:
@@ -139,18 +130,14 @@ class Stream:
         """Hold a block no more; its files go when no commit needs them."""
         del self.blocks[index]
         self._mirror.free(index * self.length, (index + 1) * self.length)
-        for name in self._large:
-            self._maps.forget((self.id, name, index))
-        if index == self._open_block:
-            self.close()
+        self._chunks.leave(self._large, index)
         self._retired.add(index)
         self.delete_retired()
 
     def delete_retired(self) -> None:
         """Delete the files of blocks that are neither held nor needed."""
         for index in sorted(self._retired - self.needed):
-            self.layout.delete(index)
-            self._unsynced -= {self.layout.path(name, index) for name in self.schema}
+            self._chunks.delete(index)
             self._retired.remove(index)
 
     # Looking
@@ -220,20 +207,15 @@ class Stream:
         if name in self._mirror.columns:
             out[at] = self._mirror.gather([name], worlds, rows, out.shape[1])[name]
             return
-        self._maps.look()
+        self._chunks.look()
         for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
-            for index, inside, outside in self._spans(row, out.shape[1]):
-                out[b, outside] = self._mapped(name, index, world, inside)
+            for index, inside, outside in spans(self.length, row, out.shape[1]):
+                out[b, outside] = self._chunks.mapped(name, index, world, inside)
 
-    def steps(self, worlds: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Append indices of single rows."""
-        steps: np.ndarray = self._mirror.columns[STEP][worlds, rows]
-        return steps
-
-    def written(self, worlds: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Batches that had been written back when the latents of single rows last were."""
-        written: np.ndarray = self._mirror.columns[WRITTEN][worlds, rows]
-        return written
+    def ours(self, name: str, worlds: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`STEP` or `WRITTEN` of single rows."""
+        values: np.ndarray = self._mirror.columns[name][worlds, rows]
+        return values
 
     # Latents
 
@@ -248,14 +230,16 @@ class Stream:
           writes: batches written back at the last commit.
           oldest: append index of the first row after the last commit: it needs no undoing.
         """
-        is_first = (self.written(worlds, rows) <= writes) & (self.steps(worlds, rows) < oldest)
+        is_first = self.ours(WRITTEN, worlds, rows) <= writes
+        is_first &= self.ours(STEP, worlds, rows) < oldest
         places = np.unique(worlds[is_first] * self._mirror.places + rows[is_first])
         found = []
         for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
             if run.size:
                 world, row = divmod(int(run[0]), self._mirror.places)
-                cells = self._latent_cells(world, row, run.size)
-                found.append(Old(stream, world, row, run.size, cells))
+                cells = [self._cells(n, world, row, run.size) for n in self.layout.latents]
+                content = b"".join(values.tobytes() for values in cells)
+                found.append(Old(stream, world, row, run.size, content))
         return found
 
     def rewrite(
@@ -283,7 +267,8 @@ class Stream:
                 there = np.flatnonzero(held[k])
                 for run in np.split(there, np.flatnonzero(np.diff(there) != 1) + 1):
                     if run.size:
-                        self._write_cells(name, world, int(rows[k, run[0]]), values[k, run])
+                        first = int(rows[k, run[0]])
+                        self._chunks.write(name, world, first, values[k, run], self.blocks)
         self._mirror.flat(WRITTEN)[chosen] = writes
         for index in set((rows[held] // self.length).tolist()):
             self.blocks[index].is_rewritten = True
@@ -296,7 +281,8 @@ class Stream:
             column = self.schema[name]
             size = old.count * column.nbytes
             values = np.frombuffer(old.cells[at : at + size], column.dtype)
-            self._write_cells(name, old.world, old.row, values.reshape(old.count, *column.shape))
+            values = values.reshape(old.count, *column.shape)
+            self._chunks.write(name, old.world, old.row, values, self.blocks)
             at += size
 
     # On disk
@@ -311,28 +297,16 @@ class Stream:
 
     def sync(self) -> None:
         """Make all that was written durable: files before the folders that name them."""
-        files.sync_data(self._unsynced)
-        files.sync_data(self._unsynced_folders)
-        self._unsynced = {path for path, _ in self._open.values()}
-        self._unsynced_folders.clear()
+        self._chunks.sync()
 
     def publish(self, oldest: int) -> None:
         """Tell readers how many rows there are."""
         self._metadata.publish(self.rows, int(self.first_rows(oldest).min()))
 
     def close(self) -> None:
-        for _, descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
+        self._chunks.close()
 
     # Coming back
-
-    def check_files(self) -> None:
-        """Raises UserError: a file of a held block is missing or not whole."""
-        for block in self.blocks.values():
-            for name in self.schema:
-                with located(self.layout, name, block.index, block.rows):
-                    files.check_file(self.layout.path(name, block.index), self.layout.nbytes(name))
 
     def load_rows(self, *, verify_all: bool) -> None:
         """Read what the mirror holds, latents apart, and compare its checksums.
@@ -361,18 +335,9 @@ class Stream:
             steps = self.layout.read(STEP, block.index)
             if (steps[:, block.rows :] != -1).any():
                 steps[:, block.rows :] = -1
-                self._write_chunk(STEP, block.index, steps)
+                self._chunks.write_chunk(STEP, block.index, steps)
         self._retired = self.layout.blocks_on_disk() - self.blocks.keys()
         self.delete_retired()
-
-    def verify(self) -> Iterator[str]:
-        """One line for each damaged column of a held block."""
-        for block in self.blocks.values():
-            for name in self.schema:
-                try:
-                    self._load(name, block)
-                except UserError as error:
-                    yield str(error)
 
     # Inside
 
@@ -383,10 +348,7 @@ class Stream:
         for block in self.blocks.values():
             self._flush_block(block)
         self._reserve((index + 1) * self.length, self.blocks.values())
-        self.layout.create(index)
-        self.close()
-        self._unsynced |= {self.layout.path(name, index) for name in self.schema}
-        self._unsynced_folders |= {self.layout.folder / name for name in self.schema}
+        self._chunks.create(index)
         self.rows = index * self.length
         block = self.blocks[index] = Block(index)
         return block
@@ -401,74 +363,12 @@ class Stream:
             if name in self._given
         ]
 
-    def _spans(self, row: int, count: int) -> Iterator[tuple[int, slice, slice]]:
-        """Cut `count` rows into (block, rows in the block, rows in the sequence)."""
-        done = 0
-        while done < count:
-            index, offset = divmod(row + done, self.length)
-            size = min(count - done, self.length - offset)
-            yield index, slice(offset, offset + size), slice(done, done + size)
-            done += size
-
-    def _mapped(self, name: str, index: int, world: int, inside: slice) -> np.ndarray:
-        """Rows of a column that is not mirrored, where they lie."""
-        file = self._maps.get((self.id, name, index), lambda: self._map(name, index))
-        nbytes = self.schema[name].nbytes
-        start = (world * self.length + inside.start) * nbytes
-        file.ask(start, (inside.stop - inside.start) * nbytes, self._maps.epoch)
-        values: np.ndarray = file.values[world, inside]
-        return values
-
-    def _map(self, name: str, index: int) -> MappedFile:
-        path, dtype = self.layout.path(name, index), self.schema[name].dtype
-        return MappedFile(path, dtype, self.layout.shape(name))
-
     def _cells(self, name: str, world: int, row: int, count: int) -> np.ndarray:
         """[count, …] rows of a column, wherever they are kept."""
         if name in self._mirror.columns:
             values: np.ndarray = self._mirror.columns[name][world, row : row + count]
             return values
-        parts = [self._mapped(name, i, world, inside) for i, inside, _ in self._spans(row, count)]
-        return np.concatenate(parts)
-
-    def _latent_cells(self, world: int, row: int, count: int) -> bytes:
-        parts = [self._cells(name, world, row, count) for name in self.layout.latents]
-        return b"".join(part.tobytes() for part in parts)
-
-    def _write_large(self, index: int, inside: int, rows: Mapping[str, np.ndarray]) -> None:
-        """Write a row's columns that are not mirrored. Their files stay open, and unsynced."""
-        for name in self._large:
-            values = rows[name]
-            path, descriptor = self._open.get(name) or self._open_file(name, index)
-            shape, dtype = self._given[name]
-            if values.shape != shape or values.dtype != dtype:
-                check_rows(rows, self._given)
-            for world in range(self.worlds):
-                offset = self.layout.offset(name, world, inside)
-                files.write_at(path, descriptor, values[world], offset)
-
-    def _open_file(self, name: str, index: int) -> tuple[Path, int]:
-        path = self.layout.path(name, index)
-        self._open[name] = path, files.open_for_writing(path)
-        self._open_block = index
-        self._unsynced.add(path)
-        return self._open[name]
-
-    def _write_cells(self, name: str, world: int, row: int, values: np.ndarray) -> None:
-        """Write rows of one world to the files of the blocks that are held."""
-        for index, inside, outside in self._spans(row, len(values)):
-            if index in self.blocks:
-                path = self.layout.path(name, index)
-                with files.closing(files.open_for_writing(path)) as descriptor:
-                    offset = self.layout.offset(name, world, inside.start)
-                    files.write_at(path, descriptor, values[outside], offset)
-                self._unsynced.add(path)
-
-    def _write_chunk(self, name: str, index: int, values: np.ndarray) -> None:
-        path = self.layout.path(name, index)
-        with files.closing(files.open_for_writing(path)) as descriptor:
-            files.write_at(path, descriptor, values, 0)
-        self._unsynced.add(path)
+        return self._chunks.read(name, world, row, count)
 
     def _flush_block(self, block: Block) -> None:
         """Write what only the mirror has of a block."""
@@ -479,10 +379,11 @@ class Stream:
             else:
                 start, size = first, count
             if size == self.length:
-                self._write_chunk(name, block.index, column[:, start : start + size])
+                self._chunks.write_chunk(name, block.index, column[:, start : start + size])
             elif size:
                 for world in range(self.worlds):
-                    self._write_cells(name, world, start, column[world, start : start + size])
+                    part = column[world, start : start + size]
+                    self._chunks.write(name, world, start, part, self.blocks)
         block.flushed, block.is_rewritten = block.rows, False
 
     def _checksum(self, name: str, block: Block) -> int:
@@ -492,11 +393,7 @@ class Stream:
 
     def _load(self, name: str, block: Block) -> None:
         """Read a chunk, compare its checksum if it has one, and mirror its rows."""
-        with located(self.layout, name, block.index, block.rows):
-            values = self.layout.read(name, block.index)[:, : block.rows]
-            if name in block.sums and checksum(values) != block.sums[name]:
-                path = self.layout.path(name, block.index)
-                raise UserError(f"{path} is damaged: its checksum is not the one of the commit")
+        values = read_checked(self.layout, name, block)
         if name in self._mirror.columns:
             start = block.index * self.length
             self._mirror.columns[name][:, start : start + block.rows] = values
