@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
+from storage import Column, StreamId
 from storage.inspect import main
-from tests.storage_cases import CRAFTER, CRAFTER_SCHEMA, WALKER, WALKER_SCHEMA, fill, open_at
+from tests.storage_cases import (
+    CRAFTER,
+    CRAFTER_SCHEMA,
+    WALKER,
+    WALKER_SCHEMA,
+    fill,
+    open_at,
+    rows_at,
+)
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture
@@ -54,3 +70,24 @@ def test_verifying_names_the_array_and_block_that_is_damaged(folder, capsys, arr
 def test_what_is_no_replay_is_said_in_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "found no commit of a replay" in capsys.readouterr().err
+
+
+def test_the_lines_of_the_readme_open_a_replay_and_plot_an_episode(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```python\n(import xarray.*?)```", README.read_text(), re.DOTALL)
+    assert len([line for line in lines.splitlines() if line]) == 5
+    (path,) = re.findall(r'"(runs/.*?)"', lines)
+    replay = open_at(Path(path).parent)
+    flags = {"is_first": Column((), "bool")}
+    stream = StreamId(3, CRAFTER.task)
+    replay.open_stream(stream, CRAFTER_SCHEMA | flags, 1)
+    for k in range(60):
+        rows = rows_at(CRAFTER_SCHEMA, k)
+        replay.append(stream, rows | {"is_first": np.array([k % 20 == 0])})
+    replay.commit()
+    replay.close()
+    with plt.ioff():
+        exec(lines)
+    (shown,) = plt.gca().lines
+    np.testing.assert_array_equal(shown.get_ydata(), np.arange(20, 40))
+    plt.close()
