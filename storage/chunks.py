@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from storage import files
 from storage.block import Layout
 from storage.files import MappedFile, MappedFiles
+
+_owners = itertools.count()
 
 
 def spans(length: int, row: int, count: int) -> Iterator[tuple[int, slice, slice]]:
@@ -32,6 +35,8 @@ class ChunkFiles:
     def __init__(self, layout: Layout, maps: MappedFiles) -> None:
         self._layout = layout
         self._maps = maps
+        self._owner = next(_owners)  # of maps; a folder would do, and takes long to compare
+        self._row_nbytes = {name: column.nbytes for name, column in layout.schema.items()}
         self._open: dict[str, tuple[Path, int]] = {}  # of the block that is being filled
         self._open_block = -1
         self._unsynced: set[Path] = set()
@@ -62,7 +67,7 @@ class ChunkFiles:
     def leave(self, names: Sequence[str], index: int) -> None:
         """Keep no map or descriptor of a block."""
         for name in names:
-            self._maps.forget((self._layout.folder, name, index))
+            self._maps.forget((self._owner, name, index))
         if index == self._open_block:
             self.close()
 
@@ -87,10 +92,10 @@ class ChunkFiles:
 
     def mapped(self, name: str, index: int, world: int, inside: slice) -> np.ndarray:
         """[rows, …] rows of a block where they lie."""
-        file = self._maps.get((self._layout.folder, name, index), lambda: self._map(name, index))
-        nbytes = self._layout.schema[name].nbytes
+        maps, nbytes = self._maps, self._row_nbytes[name]
+        file = maps.get((self._owner, name, index), self._map)
         start = (world * self._layout.length + inside.start) * nbytes
-        file.ask(start, (inside.stop - inside.start) * nbytes, self._maps.epoch)
+        file.ask(start, (inside.stop - inside.start) * nbytes, maps.epoch)
         values: np.ndarray = file.values[world, inside]
         return values
 
@@ -105,11 +110,12 @@ class ChunkFiles:
         self, names: Sequence[str], index: int, inside: int, rows: Mapping[str, np.ndarray]
     ) -> None:
         """Write some columns of the newest row [N, …]; their files stay open, and unsynced."""
+        length = self._layout.length
         for name in names:
             path, descriptor = self._open.get(name) or self._open_file(name, index)
+            nbytes = self._row_nbytes[name]
             for world, values in enumerate(rows[name]):
-                offset = self._layout.offset(name, world, inside)
-                files.write_at(path, descriptor, values, offset)
+                files.write_at(path, descriptor, values, (world * length + inside) * nbytes)
 
     def write(
         self, name: str, world: int, row: int, values: np.ndarray, blocks: Container[int]
@@ -136,6 +142,7 @@ class ChunkFiles:
         self._unsynced.add(path)
         return self._open[name]
 
-    def _map(self, name: str, index: int) -> MappedFile:
+    def _map(self, key: tuple[int, str, int]) -> MappedFile:
+        _, name, index = key
         path, dtype = self._layout.path(name, index), self._layout.schema[name].dtype
         return MappedFile(path, dtype, self._layout.shape(name))

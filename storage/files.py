@@ -15,7 +15,7 @@ import resource
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from continual.files import replace_file, sync_path
 # What maps of another machine's changes do not see, or locks do not hold on.
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "glusterfs", "beegfs", "gpfs", "afs"}
 NETWORK |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
+Key = tuple[int, str, int]  # of a map: owner, name, block
 _POPULATE_READ = 22  # MADV_POPULATE_READ: maps pages, or says EFAULT where touching them would kill
 _NO_RESERVE = 0x4000  # MAP_NORESERVE: address space that is not counted as memory
 _PAGE = mmap.PAGESIZE
@@ -39,10 +40,7 @@ def named(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOSPC:
-            reason += f", {_free_bytes(path):,} bytes free; make room, what was committed is safe"
-        raise UserError(f"{path}: cannot {doing}: {reason}") from error
+        raise _failed(path, doing, error) from error
 
 
 def create_file(path: Path, nbytes: int) -> int:
@@ -82,11 +80,14 @@ def write_at(path: Path, descriptor: int, values: np.ndarray, offset: int) -> No
     Raises:
       UserError: it cannot be written; part of it may be.
     """
-    content = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-    with named(path, "write"):
-        done = os.pwrite(descriptor, content, offset)
-        while done < len(content):
-            done += os.pwrite(descriptor, content[done:], offset + done)
+    try:
+        done = os.pwrite(descriptor, values if values.flags.c_contiguous else values.copy(), offset)
+        if done < values.nbytes:
+            rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            while done < len(rest):
+                done += os.pwrite(descriptor, rest[done:], offset + done)
+    except OSError as error:
+        raise _failed(path, "write", error) from error
 
 
 def append_or_nothing(path: Path, descriptor: int, size: int, content: bytes) -> int:
@@ -275,7 +276,7 @@ class MappedFiles:
         self.epoch = 0
         self._faults = 0
         self._most = most
-        self._maps: OrderedDict[Hashable, MappedFile] = OrderedDict()
+        self._maps: OrderedDict[Key, MappedFile] = OrderedDict()
         self._lock = threading.Lock()  # a prefetch reads while the life goes on
 
     def look(self) -> None:
@@ -288,18 +289,19 @@ class MappedFiles:
             self._faults = faults
             self.epoch += 1
 
-    def get(self, key: Hashable, make: Callable[[], MappedFile]) -> MappedFile:
+    def get(self, key: Key, make: Callable[[Key], MappedFile]) -> MappedFile:
+        """The map of a file; made where there is none."""
         with self._lock:
             found = self._maps.get(key)
             if found is None:
-                found = self._maps[key] = make()
+                found = self._maps[key] = make(key)
                 if len(self._maps) > self._most:
                     self._maps.popitem(last=False)
             else:
                 self._maps.move_to_end(key)
             return found
 
-    def forget(self, key: Hashable) -> None:
+    def forget(self, key: Key) -> None:
         with self._lock:
             self._maps.pop(key, None)
 
@@ -311,7 +313,8 @@ class MappedFiles:
 class Buffers:
     """Large arrays that are used again once nobody holds them: fresh pages cost as much as a copy.
 
-    Whoever got an array may keep it or any view of it for as long as they like.
+    They begin with a page, as what is copied into them does: otherwise copies take up to seven times
+    as long. Whoever got an array may keep it or any view of it for as long as they like.
     """
 
     def __init__(self, most: int = 4) -> None:
@@ -323,11 +326,13 @@ class Buffers:
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         for whole in self._whole:
             # Held by the list, this loop and the call alone; a view would hold it as its base.
-            if len(whole) >= nbytes and sys.getrefcount(whole) == 3:
-                return whole[:nbytes].view(dtype).reshape(shape)
-        whole = np.empty(nbytes, np.uint8)
-        self._whole = [whole, *self._whole[: self._most - 1]]
-        return whole.view(dtype).reshape(shape)
+            if len(whole) >= nbytes + _PAGE and sys.getrefcount(whole) == 3:
+                break
+        else:
+            whole = np.empty(nbytes + _PAGE, np.uint8)
+            self._whole = [whole, *self._whole[: self._most - 1]]
+        first = -whole.ctypes.data % _PAGE
+        return whole[first : first + nbytes].view(dtype).reshape(shape)
 
 
 def sizes_below(folder: Path) -> Mapping[Path, int]:
@@ -339,6 +344,13 @@ def sizes_below(folder: Path) -> Mapping[Path, int]:
             if path.is_file():
                 found[path] = status.st_blocks * 512
     return found
+
+
+def _failed(path: Path, doing: str, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        reason += f", {_free_bytes(path):,} bytes free; make room, what was committed is safe"
+    return UserError(f"{path}: cannot {doing}: {reason}")
 
 
 def _expect(path: Path, size: int, nbytes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ class History:
         streams = list(held.streams.values())
         for stream in streams:
             stream.flush()
-            stream.sync()
-        if self._undo is not None:
-            self._undo.sync()
+        with ThreadPoolExecutor(1, "sync") as pool:
+            syncing = pool.submit(self._sync, streams)
+            for stream in streams:
+                stream.sum_up()
+            syncing.result()
         for stream in streams:
             stream.publish(held.oldest())
         commit = Commit(
@@ -61,7 +64,7 @@ class History:
         )
         checksum = commits.save_commit(self._folder, commit)
         self._begin_log(commit.number)
-        self._keep([*self.commits[-1:], commit], streams)
+        self.keep([*self.commits[-1:], commit], streams)
         return {
             "version": CURSOR,
             "commit": commit.number,
@@ -71,7 +74,17 @@ class History:
 
     def release(self, held: Held) -> None:
         """Free what only the commit before the last one needs."""
-        self._keep(self.commits[-1:], list(held.streams.values()))
+        self.keep(self.commits[-1:], list(held.streams.values()))
+
+    def keep(self, kept: list[Commit], streams: Sequence[Stream]) -> None:
+        """Delete all other commits, and the blocks that only they need."""
+        self.commits = kept
+        for number in reversed(self._numbers()):
+            if number not in [commit.number for commit in kept]:
+                commits.delete_commit(self._folder, number)
+        for stream in streams:
+            stream.needed = self._needed(stream)
+            stream.delete_retired()
 
     def find(self, cursor: Mapping[str, Any]) -> Commit:
         """The commit of a cursor. Raises UserError: it is missing, damaged, or of another life."""
@@ -124,26 +137,22 @@ class History:
         files.delete_file(commits.undo_path(self._folder, last))
         if commit:
             self._begin_log(last)
-        self._keep(self.commits, list(held.streams.values()))
+        self.keep(self.commits, list(held.streams.values()))
 
     def close(self) -> None:
         if self._undo is not None:
             self._undo.close()
             self._undo = None
 
+    def _sync(self, streams: Sequence[Stream]) -> None:
+        for stream in streams:
+            stream.sync()
+        if self._undo is not None:
+            self._undo.sync()
+
     def _begin_log(self, number: int) -> None:
         self.close()
         self._undo = UndoLog(commits.undo_path(self._folder, number))
-
-    def _keep(self, kept: list[Commit], streams: Sequence[Stream]) -> None:
-        """Delete all other commits, and the blocks that only they need."""
-        self.commits = kept
-        for number in reversed(self._numbers()):
-            if number not in [commit.number for commit in kept]:
-                commits.delete_commit(self._folder, number)
-        for stream in streams:
-            stream.needed = self._needed(stream)
-            stream.delete_retired()
 
     def _needed(self, stream: Stream) -> set[int]:
         return {i for commit in self.commits for i in commit.blocks_of(stream.id.name)}

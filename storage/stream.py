@@ -208,9 +208,14 @@ class Stream:
             out[at] = self._mirror.gather([name], worlds, rows, out.shape[1])[name]
             return
         self._chunks.look()
+        mapped, length, size = self._chunks.mapped, out.shape[1], self.length
         for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
-            for index, inside, outside in spans(self.length, row, out.shape[1]):
-                out[b, outside] = self._chunks.mapped(name, index, world, inside)
+            index, offset = divmod(row, size)
+            if offset + length <= size:
+                out[b] = mapped(name, index, world, slice(offset, offset + length))
+                continue
+            for index, inside, outside in spans(size, row, length):
+                out[b, outside] = mapped(name, index, world, inside)
 
     def ours(self, name: str, worlds: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """`STEP` or `WRITTEN` of single rows."""
@@ -288,9 +293,13 @@ class Stream:
     # On disk
 
     def flush(self) -> None:
-        """Bring the files of all held blocks up to date, and sum what was appended."""
+        """Bring the files of all held blocks up to date."""
         for block in self.blocks.values():
             self._flush_block(block)
+
+    def sum_up(self) -> None:
+        """Checksum what was appended."""
+        for block in self.blocks.values():
             if block.summed < block.rows:
                 block.sums = {n: self._checksum(n, block) for n in self.layout.immutable}
                 block.summed = block.rows
