@@ -114,6 +114,9 @@ class ReplayConfig(Section):
     sampling: Annotated[SamplingConfig, Field(discriminator="kind")] = UniformConfig()
     batch: Count = Field(16, description="B, sequences of a batch")
     length: Annotated[int, Field(ge=2)] = Field(64, description="T, rows of a sequence")
+    scratch: str = Field(
+        "", description="folder on a fast disk to live on; checkpoints bring it to the run's folder"
+    )
     context: Literal["stored", "zero"] = Field(
         "stored", description="latent before a sequence: the one in replay, or zeros"
     )

@@ -4,7 +4,7 @@ from storage import retention, sampling
 from storage.batch import FRAMES, Batch, Column, Schema, Where
 from storage.held import Capacity
 from storage.replay import Replay, open_replay
-from storage.stream import StreamId
+from storage.zarr_files import StreamId
 
 __all__ = [
     "FRAMES",

@@ -130,6 +130,18 @@ class ChunkFiles:
         """Write a whole chunk [N, L, …]."""
         self._write_at(self._layout.path(name, index), values, 0)
 
+    def copy(self, name: str, index: int, source: Layout) -> None:
+        """Write a chunk as it is elsewhere; one that is there is overwritten in place."""
+        path = self._layout.path(name, index)
+        content = files.read_file(source.path(name, index), self._layout.nbytes(name))
+        if path.exists():
+            self._write_at(path, content, 0)
+            return
+        with files.closing(files.create_file(path, content.nbytes)) as descriptor:
+            files.write_at(path, descriptor, content, 0)
+        self._unsynced.add(path)
+        self._unsynced_folders.add(path.parent)
+
     def _write_at(self, path: Path, values: np.ndarray, offset: int) -> None:
         with files.closing(files.open_for_writing(path)) as descriptor:
             files.write_at(path, descriptor, values, offset)

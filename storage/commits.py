@@ -18,8 +18,8 @@ from continual.errors import UserError
 from storage import files
 from storage.batch import Column
 from storage.block import Block, Layout
-from storage.stream import Stream, StreamId
-from storage.zarr_files import COMMITS
+from storage.stream import Stream
+from storage.zarr_files import COMMITS, StreamId
 
 _RECORD, _UNDO = ".json", ".undo"
 
@@ -110,14 +110,15 @@ def delete_commit(folder: Path, number: int) -> None:
     files.delete_file(undo_path(folder, number))
 
 
-def stream_state(stream: Stream) -> dict[str, Any]:
-    """What a commit says of a stream."""
+def stream_state(stream: Stream, oldest: int) -> dict[str, Any]:
+    """What a commit says of a stream; `oldest` is the append index of the oldest row of all."""
     return {
         "phase": stream.id.phase,
         "task": stream.id.task,
         "worlds": stream.worlds,
         "length": stream.length,
         "rows": stream.rows,
+        "first_row": int(stream.first_rows(oldest).min()),
         "schema": {name: [list(c.shape), c.dtype] for name, c in stream.schema.items()},
         "blocks": [
             {"index": b.index, "rows": b.rows, "first": b.first, "newest": b.newest, "sums": b.sums}

@@ -81,11 +81,12 @@ def write_at(path: Path, descriptor: int, values: np.ndarray, offset: int) -> No
       UserError: it cannot be written; part of it may be.
     """
     try:
-        done = os.pwrite(descriptor, values if values.flags.c_contiguous else values.copy(), offset)
+        whole = values if values.flags.c_contiguous else values.copy()
+        done = os.pwrite(descriptor, whole.data, offset)
         if done < values.nbytes:
             rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             while done < len(rest):
-                done += os.pwrite(descriptor, rest[done:], offset + done)
+                done += os.pwrite(descriptor, rest[done:].data, offset + done)
     except OSError as error:
         raise _failed(path, "write", error) from error
 
@@ -313,8 +314,8 @@ class MappedFiles:
 class Buffers:
     """Large arrays that are used again once nobody holds them: fresh pages cost as much as a copy.
 
-    They begin with a page, as what is copied into them does: otherwise copies take up to seven times
-    as long. Whoever got an array may keep it or any view of it for as long as they like.
+    They begin with a page, as what is copied into them does: otherwise copies take up to seven
+    times as long. Whoever got an array may keep it or any view of it for as long as they like.
     """
 
     def __init__(self, most: int = 4) -> None:

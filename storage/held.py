@@ -16,7 +16,8 @@ from storage.batch import Schema
 from storage.block import Layout, block_length
 from storage.mirror import mirrored, nbytes_of
 from storage.sampling import Runs, make_runs
-from storage.stream import Stream, StreamId
+from storage.stream import Stream
+from storage.zarr_files import StreamId
 
 MIRROR = 2**30  # bytes of small columns that are kept in memory at most
 

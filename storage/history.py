@@ -59,7 +59,7 @@ class History:
             rows=held.rows,
             oldest=held.oldest(),
             boot=files.boot_id(),
-            streams=tuple(commits.stream_state(stream) for stream in streams),
+            streams=tuple(commits.stream_state(stream, held.oldest()) for stream in streams),
             **state,
         )
         checksum = commits.save_commit(self._folder, commit)

@@ -17,7 +17,8 @@ from storage.checks import read_checked
 from storage.commits import Commit
 from storage.files import MappedFiles, sizes_below
 from storage.mirror import nbytes_of
-from storage.stream import Stream, StreamId
+from storage.stream import Stream
+from storage.zarr_files import StreamId
 
 _BINS = 8  # of the histogram of ages
 

@@ -26,8 +26,9 @@ from storage.history import History
 from storage.mirror import nbytes_of
 from storage.prefetch import Prefetch
 from storage.sampling import draw_where
-from storage.stream import Stream, StreamId
-from storage.zarr_files import COMMITS, check_capacity, create_store, has_store
+from storage.staging import Home, has_commit
+from storage.stream import Stream
+from storage.zarr_files import COMMITS, StreamId, check_capacity, create_store, has_store
 
 
 class Replay:
@@ -55,6 +56,7 @@ class Replay:
         tasks: Sequence[str],
         context: Literal["stored", "zero"],
         draw: sampling.Rule,
+        home: Home | None,
         is_new: bool,
     ) -> None:
         self.notes: list[str] = []
@@ -65,6 +67,7 @@ class Replay:
         self._kept = self._latents if context == "stored" else {}
         self._tasks = tuple(tasks)
         self._draw = draw
+        self._home = home
         self._maps = files.MappedFiles()
         self._prefetch = Prefetch()
         self._history = History(folder)
@@ -186,7 +189,7 @@ class Replay:
         Returns:
           Rows written, those that several sequences share counted for each; 0 with context `zero`.
         Raises:
-          UserError: the disk is full or fails; a rewind finds what was committed.
+          UserError: the disk is full or fails.
         """
         if not self._kept:
             return 0
@@ -211,16 +214,24 @@ class Replay:
         Raises:
           UserError: the disk is full or fails; the earlier commit stands.
         """
-        return self._history.commit(
+        assert self._is_settled, "rewind first: a commit failed half way"
+        cursor = self._history.commit(
             self._held,
             writes=self._writes,
             drawn=dict(zip(self._tasks, self._drawn.tolist(), strict=True)),
             capacity=_measure(self._capacity),
         )
+        if self._home is not None:
+            self._is_settled = False
+            self._home.stage(self._folder, self._history.commits[-1])
+            self._is_settled = True
+        return cursor
 
     def release(self) -> None:
-        """Free what only the commit before the last one needs: the last one's cursor is safe."""
+        """Free what only the commit before needs: the last one's cursor is safe."""
         self._history.release(self._held)
+        if self._home is not None:
+            self._home.release()
 
     def rewind(self, cursor: Mapping[str, Any] | None) -> None:
         """Hold exactly the rows and latents of a commit; drop what came later.
@@ -230,11 +241,14 @@ class Replay:
             empty replay.
 
         Raises:
-          UserError: a file is missing, cut, damaged or does not fit this run; no rows were dropped
-            from the disk.
+          UserError: a file is missing, damaged or does not fit this run; no rows were dropped.
         """
         self._close_files()
         self.notes.clear()
+        if self._home is not None:
+            self._home.go_back(cursor)
+            if cursor is not None and not has_commit(self._folder, cursor):
+                self._home.fetch(self._folder)
         held = Held(self._folder, self._capacity, self._maps)
         commit = self._history.find(cursor) if cursor is not None else None
         if commit is None:
@@ -325,6 +339,7 @@ def open_replay(
     tasks: Sequence[str],
     context: Literal["stored", "zero"],
     draw: sampling.Rule | None = None,
+    home: Path | None = None,
 ) -> Replay:
     """Lock a replay folder, making it first where there is none. The replay holds nothing yet.
 
@@ -339,6 +354,7 @@ def open_replay(
       tasks: all tasks of the run; the position of a task is its index in `Batch.task`.
       context: `stored` keeps latents with the rows; `zero` keeps none and hands out zeros.
       draw: where sequences start, by default anywhere.
+      home: where commits put a copy, if `folder` is on a scratch disk, and rewinds may find it.
 
     Raises:
       UserError: the folder is something else, cannot be written, lies on a network file system, is
@@ -374,6 +390,7 @@ def open_replay(
         tasks=tasks,
         context=context,
         draw=draw or sampling.Uniform(),
+        home=Home(home, capacity, _measure(capacity)) if home else None,
         is_new=not exists and not there,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,22 +13,9 @@ from storage.chunks import ChunkFiles, spans
 from storage.files import MappedFiles
 from storage.mirror import Mirror
 from storage.undo import Old
-from storage.zarr_files import StreamMetadata, stream_name
+from storage.zarr_files import StreamId, StreamMetadata
 
 _OURS = (STEP, WRITTEN)  # columns that no caller gives
-
-
-@dataclass(frozen=True)
-class StreamId:
-    """Names a stream: one task as lived in one phase, with one schema and one set of worlds."""
-
-    phase: int
-    task: str
-
-    @property
-    def name(self) -> str:
-        """Of its zarr group, such as `phase_0002_dmc_walker_walk`."""
-        return stream_name(self.phase, self.task)
 
 
 class Stream:

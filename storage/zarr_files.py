@@ -16,6 +16,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,18 @@ def check_capacity(folder: Path, capacity: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: made for a capacity of {found}, expected {expected}")
 
 
-def stream_name(phase: int, task: str) -> str:
-    """Group name, such as `phase_0002_dmc_walker_walk`."""
-    words = re.sub(r"\W+", "_", task)
-    return f"phase_{phase:04d}_{words}"
+@dataclass(frozen=True)
+class StreamId:
+    """Names a stream: one task as lived in one phase, with one schema and one set of worlds."""
+
+    phase: int
+    task: str
+
+    @property
+    def name(self) -> str:
+        """Of its zarr group, such as `phase_0002_dmc_walker_walk`."""
+        words = re.sub(r"\W+", "_", self.task)
+        return f"phase_{self.phase:04d}_{words}"
 
 
 def chunk_name(dimensions: int, block: int) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,16 @@ def test_a_life_killed_between_checkpoints_is_the_same_life(
     live_until_killed(monkeypatch, "killed", Living._learn, is_time)
     assert live("killed") == 0
     assert records(folder, "killed") == undisturbed[1]
+
+
+def test_a_life_on_a_scratch_disk_that_is_lost_is_the_same_life(folder, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after_decision(patch, 130)
+        assert live("moved", f"replay.scratch={folder}/fast") == 130
+    assert (folder / "fast" / "moved" / "replay" / "zarr.json").exists()
+    shutil.rmtree(folder / "fast")
+    assert live("moved", f"replay.scratch={folder}/other") == 0
+    assert records(folder, "moved") == undisturbed[1]
 
 
 def test_a_life_killed_while_it_is_judged_is_the_same_life(folder, undisturbed, monkeypatch):
