@@ -17,6 +17,7 @@ from continual.replay_config import ReplayConfig
 from continual.strict_yaml import Document, load, merge, shown
 from continual.validation import validate
 from curricula.schema import EnvSteps
+from storage import block
 
 
 def _canonical(key: str) -> str:
@@ -109,12 +110,12 @@ class Config(Section):
         begin that would leave fewer.
         """
         n = self.collect.worlds * (self.replay.length + 1)
-        # Where whole blocks go, each has 2n rows: one is being filled, one has just been closed.
-        least = 16 * n if self.replay.goes_by_blocks else 4 * n
+        # Where whole blocks go, each has 2n rows or more: one is being filled, one just closed.
+        least = max(16 * n, 4 * block.SMALLEST) if self.replay.goes_by_blocks else 4 * n
         if self.replay.unit == "rows" and self.replay.capacity < least:
             raise ValueError(
                 f"replay.capacity={self.replay.capacity} is below "
-                f"{least} = {least // n} * worlds * (length + 1)"
+                f"{least}, which {n} = worlds * (length + 1) and retention ask for"
             )
         if self.collect.train_ratio > 0 and self.collect.start < 2 * n:
             raise ValueError(

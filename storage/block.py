@@ -13,17 +13,19 @@ from storage import files
 from storage.batch import LATENT, STEP, Schema
 from storage.zarr_files import chunk_name, fill_value
 
+SMALLEST, LARGEST = 128, 4096  # rows of a block over all worlds
+
 
 def block_length(capacity: float, worlds: int, least: int = 8) -> int:
     """Rows of each world in a block of a stream.
 
     A 64th of the capacity over all worlds, so that dropping whole blocks stays fine-grained in a
-    small replay, within [128, 4096]; never under `least` for each world.
+    small replay, within [SMALLEST, LARGEST]; never under `least` for each world.
 
     Args:
       capacity: in rows.
     """
-    return max(int(min(max(capacity / 64, 128), 4096)) // worlds, least)
+    return max(int(min(max(capacity / 64, SMALLEST), LARGEST)) // worlds, least)
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,27 @@ def test_train_records_tell_phases_apart_and_leave_nothing_out(undisturbed):
     assert sampled == phases[-1]["updates"][1] * 4 * 8  # batch and length
 
 
+def test_a_life_by_other_rules_of_memory_is_lived_and_gone_on_with(folder, monkeypatch):
+    rules = [
+        "replay.retention.kind=half_recent",
+        "replay.sampling.kind=current_share",
+        "replay.sampling.share=0.25",
+        "replay.capacity=160",
+    ]
+    monkeypatch.setattr("storage.block.SMALLEST", 24)
+    assert live("whole", *rules) == 0
+    with monkeypatch.context() as patch:
+        interrupt_after_decision(patch, 200)
+        assert live("stopped", *rules) == 130
+    assert live("stopped", *rules) == 0
+    kept = records(folder, "whole")
+    assert records(folder, "stopped") == kept
+    trained = [json.loads(line) for line in kept["train.jsonl"].splitlines()]
+    assert all(t["sampled_latent_age"] >= 0 for t in trained)
+    assert set(trained[-1]["held_rows"]) == {"toy/reach", "toy/match", "toy/picture"}
+    assert sum(trained[-1]["held_rows"].values()) <= 160
+
+
 def test_phases_as_short_as_can_be_are_learnt_from(folder):
     tight = ["collect.budgets={toy: 9}", "collect.start=18", "replay.capacity=36"]
     assert run.main(["toys.yaml", "name=tight", *SMALL[1:], *tight]) == 0

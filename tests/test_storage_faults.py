@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,35 @@ def test_a_disk_that_is_full_when_a_block_begins_stops_the_life_in_one_line(fold
     fill(replay, WALKER, WALKER_SCHEMA, 200)  # room was made
     assert seen_steps(replay) == set(range(300))
     replay.close()
+
+
+def test_a_disk_that_is_really_full_loses_nothing_and_goes_on_once_there_is_room(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        (disk / "ballast").write_bytes(bytes(2**20))
+        replay = open_at(disk / "replay", capacity=100_000)
+        fill(replay, WALKER, WALKER_SCHEMA, 1000)
+        cursor = replay.commit()
+        fill(replay, CRAFTER, CRAFTER_SCHEMA, 0)
+        with pytest.raises(
+            UserError, match=r"cannot take [\d,]+ bytes: No space left .* bytes free"
+        ):
+            fill(replay, CRAFTER, CRAFTER_SCHEMA, 1000)
+        replay.close()
+        as_read_by_stock_readers(disk / "replay", 1000)
+        (disk / "ballast").unlink()
+        replay = open_at(disk / "replay", capacity=100_000)
+        replay.rewind(cursor)
+        fill(replay, WALKER, WALKER_SCHEMA, 1000)
+        replay.commit()
+        replay.close()
+        as_read_by_stock_readers(disk / "replay", 2000)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize(

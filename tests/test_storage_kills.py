@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 import zarr
 
-from tests.storage_cases import CRAFTER, CRAFTER_SCHEMA, WALKER, WALKER_SCHEMA, content
+from tests.storage_cases import (
+    CRAFTER,
+    CRAFTER_SCHEMA,
+    UNION,
+    WALKER,
+    WALKER_SCHEMA,
+    content,
+    open_at,
+)
 from tests.storage_life import RULES, UPDATES, in_a_process, live
 
 
@@ -92,3 +103,32 @@ def test_after_two_hundred_kills_stock_readers_see_every_committed_row(tmp_path)
             kills += 1
             saved = (at / "cursor.json").exists()
             assert check_with_stock_readers(at) >= (80 if saved else 0)
+
+
+@pytest.mark.slow
+def test_a_million_rows_open_after_a_kill_with_few_descriptors_and_bounded_memory(tmp_path):
+    rows = 1_000_000
+    code = f"""
+import json, os
+from pathlib import Path
+from tests.storage_cases import *
+replay = open_at(Path({str(tmp_path)!r}) / "replay", capacity={rows})
+fill(replay, WALKER, WALKER_SCHEMA, {rows})
+print(json.dumps(replay.commit()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(in_a_process(code), stdout=subprocess.PIPE, check=False)
+    assert done.returncode == -9
+    before = resident_bytes()
+    replay = open_at(tmp_path / "replay", capacity=rows)
+    replay.rewind(json.loads(done.stdout))
+    assert replay.held_rows() == {WALKER.task: rows}
+    replay.sample(np.random.default_rng(0), 64, 64, UNION)
+    assert len(list(Path("/proc/self/fd").iterdir())) < 600
+    assert resident_bytes() - before < rows * 60 * 1.2 + 2**26
+    replay.close()
+
+
+def resident_bytes():
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize()

@@ -1,6 +1,5 @@
 """The replay against a plain list, under any order of appends, draws, commits, rewinds."""
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,10 +196,19 @@ class ReplayMachine(RuleBasedStateMachine):
         self.patch.undo()
 
 
-TestReplayMachine = ReplayMachine.TestCase
-TestReplayMachine.settings = settings(
-    max_examples=int(os.environ.get("REPLAY_EXAMPLES", "40")),
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def settled(examples):
+    return settings(
+        max_examples=examples,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+class TestReplayMachine(ReplayMachine.TestCase):
+    settings = settled(40)
+
+
+@pytest.mark.slow
+class TestReplayMachineAtLength(ReplayMachine.TestCase):
+    settings = settled(500)
