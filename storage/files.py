@@ -169,7 +169,8 @@ def refuse_network(folder: Path) -> None:
     if kind in NETWORK:
         raise UserError(
             f"{folder}: lies on a network file system ({kind}), where a replay cannot be kept "
-            "whole; expected a local disk"
+            "whole; expected a local disk, such as replay.scratch=/a/local/folder, from which "
+            "checkpoints bring it here"
         )
 
 
