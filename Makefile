@@ -30,6 +30,7 @@ check: $(INSTALLED)  ## format, lint, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# XLA_FLAGS, even empty, goes before those with which the suite compiles without optimising.
 slow: $(INSTALLED)  ## what the suite leaves out: learning, whole runs
 	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -m slow $(ARGS)
 

@@ -32,11 +32,6 @@ def symlog(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
-def symexp(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Inverse of `symlog`."""
-    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
-
-
 # --- Two-hot: a real number as a distribution over 255 bins (DreamerV3, robust predictions) -------
 
 
@@ -79,11 +74,12 @@ def twohot_mean(logits: Float[Array, "*n K"]) -> Float[Array, "*n"]:
     Summed in mirrored pairs: a plain sum over bins up to 4.85e8 is not 0 for uniform logits.
     """
     bins = jnp.asarray(twohot_bins(logits.shape[-1]))
-    prob = jax.nn.softmax(logits)
+    mass = jnp.exp(logits - sg(logits.max(-1, keepdims=True)))
     half = logits.shape[-1] // 2
-    below, above = prob[..., :half], prob[..., : -half - 1 : -1]
+    below, above = mass[..., :half], mass[..., : -half - 1 : -1]
     # The bins are mirrored, and the middle one is 0: each pair is one bin times a difference.
-    return jnp.matmul(below - above, bins[:half], precision=full_precision())
+    total = jnp.matmul(below - above, bins[:half], precision=full_precision())
+    return total / mass.sum(-1)
 
 
 # --- Categorical with a uniform share -------------------------------------------------------------
@@ -93,7 +89,9 @@ def unimix_log_probs(logits: Float[Array, "*n K"], unimix: float) -> Float[Array
     """ln((1 - u) softmax(logits) + u/K): at least ln(u/K), so finite for any logits when u > 0."""
     if unimix == 0:
         return jax.nn.log_softmax(logits)
-    return jnp.log((1 - unimix) * jax.nn.softmax(logits) + unimix / logits.shape[-1])
+    first = jnp.moveaxis(logits, -1, 0)  # a CPU is slow at sums over a short last axis
+    mixed = (1 - unimix) * jax.nn.softmax(first, 0) + unimix / logits.shape[-1]
+    return jnp.moveaxis(jnp.log(mixed), 0, -1)
 
 
 def categorical_sample(

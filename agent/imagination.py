@@ -28,16 +28,23 @@ class Dream:
 
     Attributes:
       feature: [H + 1, M, F]; entry 0 is the replayed state it starts from.
-      actions: head -> [H, M, A]; action t is done in state t.
+      actions: head -> [H + 1, M, A]; action t is done in state t, the last one leads nowhere.
+      reward: r_t that comes with state t, [H + 1, M].
+      going_on: c_t, the continue head's prediction, [H + 1, M].
+      slow_value: the slow critic's prediction, [H + 1, M].
     """
 
     feature: Float[Array, "H+1 M F"]
     actions: Actions
+    reward: Float[Array, "H+1 M"]
+    going_on: Float[Array, "H+1 M"]
+    slow_value: Float[Array, "H+1 M"]
 
 
 def imagine(
     model: Model,
     params: Mapping[str, Any],
+    slow: Any,
     start: Latent,
     active: Mapping[str, Bool[Array, " M"]],
     horizon: int,
@@ -45,35 +52,43 @@ def imagine(
 ) -> Dream:
     """Roll the prior forward with sampled actions.
 
+    One step more is taken than is looked at: to join the last state on would copy all features.
+    What needs no gradient is predicted on the way, while a state's features are at hand.
+
     Args:
+      slow: parameters of the slow critic.
       start: [M, …] latents.
       active: head -> [M]; inactive heads do nothing.
       keys: [M], one a trajectory.
     """
-    params, start = sg(params), sg(start)
+    params, slow, start = sg(params), sg(slow), sg(start)
     rssm = lambda method, *args: model.rssm.apply({"params": params["dyn"]}, *args, method=method)
     prior_keys, *head_keys = noise.split(keys, 1 + len(model.union.heads))
-    prior = noise.uniform(prior_keys, (horizon, model.config.stoch))
+    states = horizon + 1
+    prior = noise.uniform(prior_keys, (states, model.config.stoch))
     normal, uniform = {}, {}
     for head, own_keys in zip(model.union.heads, head_keys, strict=True):
         if head.kind == "continuous":
-            normal[head.name] = noise.normal(own_keys, (horizon, head.size))
+            normal[head.name] = noise.normal(own_keys, (states, head.size))
         else:
-            uniform[head.name] = noise.uniform(own_keys, (horizon,))
+            uniform[head.name] = noise.uniform(own_keys, (states,))
     drawn = {"prior": prior, "normal": normal, "uniform": uniform}
 
-    def step(latent: Latent, x: Mapping[str, Any]) -> tuple[Latent, tuple[Array, Actions]]:
+    def step(latent: Latent, x: Mapping[str, Any]) -> tuple[Latent, Dream]:
         feature = latent.feature
+        reward = dist.twohot_mean(model.reward.apply({"params": params["rew"]}, feature))
+        going_on = jax.nn.sigmoid(model.continues.apply({"params": params["con"]}, feature)[..., 0])
+        slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, feature))
         policy = model.actor.apply({"params": params["pol"]}, feature)
         actions = sample_actions(policy, x["normal"], x["uniform"])
         actions = {name: masked(action, active[name]) for name, action in actions.items()}
         deter = rssm("step", latent, rssm("embed_actions", actions))
         stoch = sample(rssm("prior_of", deter), x["prior"])
-        return Latent(deter, stoch), (feature, actions)
+        return Latent(deter, stoch), Dream(feature, actions, reward, going_on, slow_value)
 
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), drawn)
-    last, (features, actions) = jax.lax.scan(step, start, by_time)
-    return sg(Dream(jnp.concatenate([features, last.feature[None]]), actions))
+    _, dream = jax.lax.scan(step, start, by_time)
+    return sg(dream)
 
 
 @struct.dataclass
@@ -92,26 +107,17 @@ class DreamTargets:
 
 
 def dream_targets(
-    model: Model,
-    params: Mapping[str, Any],
-    dream: Dream,
-    value_logits: Float[Array, "H+1 M K"],
-    config: ImaginationConfig,
+    dream: Dream, value_logits: Float[Array, "H+1 M K"], config: ImaginationConfig
 ) -> DreamTargets:
-    """Rewards, continues and values of the dream, and the returns that follow from them.
+    """The returns that follow from a dream.
 
     Args:
       value_logits: the critic's on the dream's features, which its own loss needs as well.
     """
-    params = sg(params)
-    reward = dist.twohot_mean(model.reward.apply({"params": params["rew"]}, dream.feature))
-    going_on = jax.nn.sigmoid(
-        model.continues.apply({"params": params["con"]}, dream.feature)[..., 0]
-    )
     value = dist.twohot_mean(sg(value_logits))
     over_dreams = jax.vmap(lambda_returns, (1, 1, 1, None), 1)
-    returns = over_dreams(reward, going_on, value, config.lambda_)
-    return sg(DreamTargets(returns, value, jnp.cumprod(going_on, 0)))
+    returns = over_dreams(dream.reward, dream.going_on, value, config.lambda_)
+    return sg(DreamTargets(returns, value, jnp.cumprod(dream.going_on, 0)))
 
 
 def policy_loss(
@@ -149,37 +155,35 @@ def actor_losses(
 ) -> tuple[Float[Array, "H M"], dict[str, Float[Array, "H M"]]]:
     """The policy loss of the H steps of each dream, and diagnostics of the same shape.
 
+    Computed of all states and cut afterwards: a cut of the features would be a copy.
+
     Args:
       actor: parameters of the policy that acted in the dreams.
       spread: S of each trajectory's interface.
     """
-    horizon = config.horizon
-    policy = model.actor.apply({"params": actor}, dream.feature[:horizon])
-    over_time = {name: jnp.repeat(on[None], horizon, 0) for name, on in active.items()}
+    policy = model.actor.apply({"params": actor}, dream.feature)
+    over_time = {name: jnp.repeat(on[None], len(dream.feature), 0) for name, on in active.items()}
     log_pi, entropy = log_prob_and_entropy(policy, dream.actions, over_time)
-    returns, value, weight = (x[:horizon] for x in (targets.returns, targets.value, targets.weight))
-    advantage = (returns - value) / spread[None]
+    advantage = (targets.returns - targets.value) / spread[None]
+    loss = policy_loss(log_pi, entropy, advantage, targets.weight, config.entropy)
     diagnostics = {
         "actor_entropy": entropy,
-        "imagined_return": returns,
-        "imagined_value": value,
+        "imagined_return": targets.returns,
+        "imagined_value": targets.value,
         "advantage_magnitude": jnp.abs(advantage),
     }
-    return policy_loss(log_pi, entropy, advantage, weight, config.entropy), diagnostics
+    return loss[:-1], {name: x[:-1] for name, x in diagnostics.items()}
 
 
 def imagined_value_loss(
-    model: Model,
     value_logits: Float[Array, "H+1 M K"],
-    slow: Any,
-    dream: Dream,
+    slow_value: Float[Array, "H+1 M"],
     targets: DreamTargets,
     slow_regulariser: float,
 ) -> Float[Array, "H M"]:
     """sg(w_t) [CE(R_t) + CE(slow critic's prediction)] of the H steps of each dream."""
-    slow_value = dist.twohot_mean(model.critic.apply({"params": slow}, dream.feature[:-1]))
-    loss = value_loss(value_logits[:-1], targets.returns[:-1], slow_value, slow_regulariser)
-    return sg(targets.weight[:-1]) * loss
+    loss = value_loss(value_logits, targets.returns, slow_value, slow_regulariser)
+    return (sg(targets.weight) * loss)[:-1]
 
 
 def replay_value_loss(

@@ -141,7 +141,7 @@ def compute_losses(
     losses = model_losses(model, params, batch, seen, masks, config.loss, config.imagination)
     if config.critic == "imagined":
         dreamt = dream_of(
-            model, config, params, state.scale, batch, seen.latent, masks, imagine_key
+            model, config, params, state.slow, state.scale, batch, seen.latent, masks, imagine_key
         )
         dream, targets, scale = dreamt.dream, dreamt.targets, dreamt.scale
         policy, looked = actor_losses(
@@ -154,7 +154,7 @@ def compute_losses(
             config.imagination,
         )
         value = imagined_value_loss(
-            model, dreamt.value_logits, state.slow, dream, targets, config.loss.slow_regulariser
+            dreamt.value_logits, dream.slow_value, targets, config.loss.slow_regulariser
         )
         losses |= {"policy": policy.T, "value": value.T}
         diagnostics = {name: x.T for name, x in looked.items()}
@@ -190,6 +190,7 @@ def dream_of(
     model: Model,
     config: AgentConfig,
     params: Mapping[str, Any],
+    slow: Any,
     scale: ReturnScale,
     batch: TrainBatch,
     latent: Latent,
@@ -199,6 +200,7 @@ def dream_of(
     """Imagine with the actor in `params`.
 
     Args:
+      slow: parameters of the slow critic.
       scale: of this actor's returns, before this batch.
       latent: [B, T, …].
     """
@@ -209,9 +211,9 @@ def dream_of(
     start = jax.tree.map(lambda x: x[:, -last:].reshape(size * last, *x.shape[2:]), latent)
     active = {h.name: each(masks[f"head:{h.name}"]) for h in model.union.heads}
     keys = noise.split(noise.row_keys(key, batch.draw), last).T.reshape(-1)
-    dream = imagine(model, params, start, active, horizon, keys)
+    dream = imagine(model, params, slow, start, active, horizon, keys)
     value_logits = model.critic.apply({"params": params["val"]}, dream.feature)
-    targets = dream_targets(model, params, dream, value_logits, imagination)
+    targets = dream_targets(dream, value_logits, imagination)
     interface = jnp.asarray(interface_table(model))[batch.task]
     returns = targets.returns[:horizon].T.reshape(size, -1)
     scale = update_return_scale(scale, returns, interface, imagination.return_rate)
@@ -317,8 +319,9 @@ def make_update(model: Model, config: AgentConfig) -> Update:
         )
         rate = config.imagination.slow_rate
         slow = jax.tree.map(lambda s, w: (1 - rate) * s + rate * w, state.slow, params["val"])
-        metrics.means["gradient_norm"] = _global_norm(grads)
+        means = {**metrics.means, "gradient_norm": _global_norm(grads)}
         handout = Handout(aside.latent, pack_latent(aside.latent), aside.imagined_return)
+        metrics = Metrics(means, metrics.by_task)
         return LearnerState(params, slow, optimiser, aside.scale), handout, metrics
 
     return jax.jit(update, donate_argnums=0)

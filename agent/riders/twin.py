@@ -58,6 +58,7 @@ def make_twin(model: Model, agent: AgentConfig, config: TwinConfig) -> Rider:
             model,
             agent,
             {**learner.params, "pol": state.params},
+            learner.slow,
             state.scale,
             batch,
             handout.latent,
