@@ -181,14 +181,14 @@ class Living:
             rng = seeding.generator(config.seed, "batch", number)
             replay = config.replay
             schema = batch_schema(self.agent.union)
-            batch = self.replay.sample(rng, replay.batch, replay.length, schema)
+            batch = self.replay.sample(rng, replay.batch, replay.drawn, schema)
             if config.log.diagnose_every and number and number % config.log.diagnose_every == 0:
                 key = update_key(seeding.stream_seed(config.seed, "diagnose"), number)
-                found = self.agent.diagnose(life.agent, batch, key)
+                found = self.agent.diagnose(life.agent, batch, key, replay.untrained)
                 life.meter.take_diagnosis(found, tasks)
             self._prefetch(number + 1, schema)
             key = update_key(seeding.stream_seed(config.seed, "update"), number)
-            life.agent, learnt = self.agent.learn(life.agent, batch, key)
+            life.agent, learnt = self.agent.learn(life.agent, batch, key, replay.untrained)
             self.replay.write_latents(batch.where, learnt.latents)
             life.meter.count_update(learnt.metrics, batch, tasks, replay.length)
             life.clock = replace(life.clock, updates=number + 1)
@@ -200,7 +200,7 @@ class Living:
         config, replay = self.config, self.config.replay
         ahead = rows_before_update(number, self.life.clock.agent_steps, config.collect, replay)
         rng = seeding.generator(config.seed, "batch", number)
-        self.replay.prefetch(rng, replay.batch, replay.length, schema, ahead)
+        self.replay.prefetch(rng, replay.batch, replay.drawn, schema, ahead)
 
     def _record_training(self) -> None:
         """Record what the meter holds, which is all of this phase, and begin a new one."""

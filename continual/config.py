@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from agent.config import AgentConfig, Section
+from agent.config import AgentConfig
 from continual import resources
 from continual.envs.registry import resolve_key
 from continual.errors import UserError
 from continual.overrides import apply_overrides
 from continual.replay_config import ReplayConfig
+from continual.section import Section
 from continual.strict_yaml import Document, load, merge, shown
 from continual.validation import validate
 from curricula.schema import EnvSteps
@@ -103,23 +104,24 @@ class Config(Section):
     def _sequences_fit(self) -> Config:
         """Some stream holds a sequence whenever there is learning, also just after a switch.
 
-        Let n = worlds * (length + 1): the rows of a sequence and its context in every world. At
+        Let n = worlds * (drawn + 1): the rows of a sequence and its context in every world. At
         every update the newest 2n rows are held, for as many were lived before the first, and
         capacity is at least 4n. Either the newest n of them are of the running phase, or the phase
         before it has n rows among them, since `continual.pacing.refuse_short_phases` lets none
         begin that would leave fewer.
         """
-        n = self.collect.worlds * (self.replay.length + 1)
+        n = self.collect.worlds * (self.replay.drawn + 1)
         # Where whole blocks go, each has 2n rows or more: one is being filled, one just closed.
         least = max(16 * n, 4 * block.SMALLEST) if self.replay.goes_by_blocks else 4 * n
         if self.replay.unit == "rows" and self.replay.capacity < least:
             raise ValueError(
                 f"replay.capacity={self.replay.capacity} is below "
-                f"{least}, which {n} = worlds * (length + 1) and retention ask for"
+                f"{least}, which sequences of {self.replay.drawn} rows and retention ask for"
             )
         if self.collect.train_ratio > 0 and self.collect.start < 2 * n:
             raise ValueError(
-                f"collect.start={self.collect.start} is below {2 * n} = 2 * worlds * (length + 1)"
+                f"collect.start={self.collect.start} is below {2 * n}, two sequences and their "
+                "contexts in every world"
             )
         return self
 

@@ -57,8 +57,8 @@ def open_life(request: Request) -> Iterator[Opened]:
             capacity=config.replay.held(seeding.stream_seed(config.seed, "retention")),
             latents=agent.latents,
             tasks=list(curriculum.tasks),
-            context=config.replay.context,
-            draw=config.replay.sampling.rule(),
+            context="stored" if config.replay.context == "stored" else "zero",
+            draw=config.replay.sampling,
             home=folder.replay if scratch else None,
         )
         stack.callback(replay.close)

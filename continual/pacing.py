@@ -54,12 +54,12 @@ def refuse_short_phases(
     Raises:
       UserError: one does not, and there is to be learning.
     """
-    needed = replay.length + 1
+    needed = replay.drawn + 1
     for phase in plan if collect.train_ratio > 0 else ():
         decisions = decisions_in(phase, collect)
         if decisions < needed:
             raise UserError(
                 f"phase {phase.number} ({phase.task}): {phase.steps} steps are {decisions} "
-                f"decisions a world, expected {needed} = replay.length + 1 or more; "
+                f"decisions a world, expected {needed}, a sequence and its context, or more; "
                 "give it more steps, or less replay.length, collect.repeat or collect.worlds"
             )

@@ -47,7 +47,7 @@ class Capacity:
     @property
     def is_exact(self) -> bool:
         """Whether the newest rows stay to the row, whatever block they are in."""
-        return isinstance(self.keep, retention.Fifo) and self.unit == "rows"
+        return self.keep.is_recency and self.unit == "rows"
 
     def of_row(self, schema: Schema) -> int:
         """What a row of one world counts."""
@@ -55,7 +55,7 @@ class Capacity:
 
     def in_rows(self, schema: Schema) -> float:
         """The most rows of one schema that can be held; infinite where nothing bounds them."""
-        if isinstance(self.keep, retention.Unbounded):
+        if not self.keep.is_bounded:
             return math.inf
         return self.size / self.of_row(schema)
 
@@ -89,8 +89,11 @@ class Held:
         of_row = capacity.of_row(columns)
         length = block_length(capacity.size / of_row, worlds, capacity.block_rows)
         block = length * worlds * of_row
-        is_bounded = not isinstance(capacity.keep, retention.Unbounded)
-        if is_bounded and not capacity.is_exact and capacity.size < _LEAST_BLOCKS * block:
+        if (
+            capacity.keep.is_bounded
+            and not capacity.is_exact
+            and capacity.size < _LEAST_BLOCKS * block
+        ):
             raise UserError(
                 f"{self._folder}: capacity of {capacity.size:,} {capacity.unit}, expected "
                 f"{_LEAST_BLOCKS * block:,} or more: {_LEAST_BLOCKS} blocks of {worlds} x {length} "

@@ -1,14 +1,17 @@
-"""Where sequences start: pure functions from a numpy generator to positions. A rule is a dataclass
-here and a line in `Rule`.
+"""Where sequences start: pure functions from a numpy generator to positions. A rule is a class
+here, which is its part of the configuration as well (`replay.sampling`), and a name in `Rule`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
+from continual.section import Section
 from storage.batch import Where
 
 
@@ -71,9 +74,10 @@ def make_runs(streams: Iterable[tuple[int, np.ndarray, int]]) -> Runs:
     )
 
 
-@dataclass(frozen=True)
-class Uniform:
+class Uniform(Section):
     """Every start equally likely, as in DreamerV3."""
+
+    kind: Literal["uniform"] = "uniform"
 
     def draw(
         self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
@@ -88,15 +92,17 @@ class Uniform:
         return runs.where(run, position - (stops - starts)[run])
 
 
-@dataclass(frozen=True)
-class Recency:
+class Recency(Section):
     """Newer starts are likelier: each is half as likely as one that is `half_life` starts newer.
 
     The geometric distribution, truncated to what is held. Streams count as newer in their order of
     opening.
     """
 
-    half_life: float
+    kind: Literal["recency"] = "recency"
+    half_life: Annotated[float, Field(gt=0)] = Field(
+        100_000, description="rows after which a start is half as likely"
+    )
 
     def draw(
         self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
@@ -111,9 +117,10 @@ class Recency:
         return _nth_newest(runs, starts, np.minimum(rank, total - 1))
 
 
-@dataclass(frozen=True)
-class TaskBalanced:
+class TaskBalanced(Section):
     """Every task that can be drawn equally likely, then every start of it."""
+
+    kind: Literal["task_balanced"] = "task_balanced"
 
     def draw(
         self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
@@ -123,15 +130,13 @@ class TaskBalanced:
         return _by_kind(rng, runs, kind, kinds[rng.integers(len(kinds), size=batch)], length)
 
 
-@dataclass(frozen=True)
-class CurrentShare:
-    """The newest stream's starts with a fixed probability, else those of all others.
+class CurrentShare(Section):
+    """The newest stream's starts with a fixed probability, else those of all others."""
 
-    Attributes:
-      share: the probability, once both can be drawn.
-    """
-
-    share: float
+    kind: Literal["current_share"] = "current_share"
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="of the running phase, once both can be drawn"
+    )
 
     def draw(
         self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
@@ -144,7 +149,7 @@ class CurrentShare:
         return _by_kind(rng, runs, kind, chosen, length)
 
 
-Rule = Uniform | Recency | TaskBalanced | CurrentShare
+Rule = Annotated[Uniform | Recency | TaskBalanced | CurrentShare, Field(discriminator="kind")]
 
 
 def draw_where(

@@ -212,6 +212,7 @@ def test_train_records_tell_phases_apart_and_leave_nothing_out(undisturbed):
         assert {task for t in own for task in t["gate"]} == {phase["task"]}
         decisions = sum(t["gate"][phase["task"]]["n"] for t in own)
         assert decisions == phase["env_steps"][1] - phase["env_steps"][0]
+    assert max(t["sampled_latent_age"] for t in trained) > 1  # in updates
     sampled = sum(rows for t in trained for rows in t["sampled_rows"].values())
     assert sampled == phases[-1]["updates"][1] * 4 * 8  # batch and length
 
@@ -221,7 +222,9 @@ def test_a_life_by_other_rules_of_memory_is_lived_and_gone_on_with(folder, monke
         "replay.retention.kind=half_recent",
         "replay.sampling.kind=current_share",
         "replay.sampling.share=0.25",
-        "replay.capacity=160",
+        "replay.capacity=200",
+        "replay.context=burn_in",
+        "replay.burn_in=2",
     ]
     monkeypatch.setattr("storage.block.SMALLEST", 24)
     assert live("whole", *rules) == 0
@@ -232,9 +235,9 @@ def test_a_life_by_other_rules_of_memory_is_lived_and_gone_on_with(folder, monke
     kept = records(folder, "whole")
     assert records(folder, "stopped") == kept
     trained = [json.loads(line) for line in kept["train.jsonl"].splitlines()]
-    assert all(t["sampled_latent_age"] >= 0 for t in trained)
+    assert all(t["sampled_latent_age"] == 0 for t in trained)  # none are stored
     assert set(trained[-1]["held_rows"]) == {"toy/reach", "toy/match", "toy/picture"}
-    assert sum(trained[-1]["held_rows"].values()) <= 160
+    assert sum(trained[-1]["held_rows"].values()) <= 200
 
 
 def test_phases_as_short_as_can_be_are_learnt_from(folder):

@@ -85,7 +85,7 @@ def test_a_reservoir_holds_every_block_with_the_same_probability_over_unequal_ph
 
 
 def test_a_window_keeps_the_newest_half_and_a_reservoir_of_the_rest():
-    counts = shares(HalfRecent(0.5), 12)
+    counts = shares(HalfRecent(recent=0.5), 12)
     newest, aged = ALL[-6:], ALL[:-6]
     assert all(counts[cell] == 3000 for cell in newest[1:])
     kept = sum(counts[cell] for cell in aged) / 3000
@@ -112,7 +112,7 @@ def test_nothing_goes_where_nothing_is_bounded():
 
 # In a replay
 
-RULES = [Fifo(), Reservoir(), TaskQuota(), HalfRecent(0.4), Unbounded()]
+RULES = [Fifo(), Reservoir(), TaskQuota(), HalfRecent(recent=0.4), Unbounded()]
 
 
 @pytest.fixture

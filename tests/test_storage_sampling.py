@@ -130,14 +130,14 @@ def test_a_task_without_a_start_is_not_drawn():
 
 
 def test_the_running_stream_has_its_share():
-    shares = counted(CurrentShare(0.2))
+    shares = counted(CurrentShare(share=0.2))
     current = [share for (stream, _, _), share in shares.items() if stream == 3]
     assert sum(current) == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / 8000))
     assert max(current) - min(current) < 0.03
 
 
 def test_the_others_are_drawn_while_the_running_stream_has_no_start_and_the_other_way_round():
-    assert {stream for stream, _, _ in counted(CurrentShare(0.9), length=7)} == {0}
+    assert {stream for stream, _, _ in counted(CurrentShare(share=0.9), length=7)} == {0}
     alone = make_runs([(0, np.array([0]), 9)])
-    where = draw_where(np.random.default_rng(0), alone, [0], 30, 4, CurrentShare(0.1))
+    where = draw_where(np.random.default_rng(0), alone, [0], 30, 4, CurrentShare(share=0.1))
     assert set(where.stream.tolist()) == {0}
