@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so that an interrupted install is done again from the start.
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := benchmarks/union_cost.py benchmarks/update_step.py
+BENCHMARKS := benchmarks/union_cost.py benchmarks/update_step.py benchmarks/replay.py
 
 .PHONY: help run test check slow bench results wheel constraints clean
 
@@ -34,7 +34,7 @@ check: $(INSTALLED)  ## format, lint, types, floors
 slow: $(INSTALLED)  ## what the suite leaves out: learning, whole runs
 	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(INSTALLED)  ## what an update, a decision and the union of worlds cost
+bench: $(INSTALLED)  ## what an update, a decision, the union of worlds and the replay cost
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
 results: $(INSTALLED)  ## live what docs/results/ lacks, for 50 minutes at a time, and write its tables

@@ -13,6 +13,7 @@ from flax import struct
 from jaxtyping import PRNGKeyArray
 
 from agent.acting import Acting, ActionMode, AgentPolicy
+from agent.burn_in import BurnIn, make_burn_in
 from agent.config import AgentConfig, RandomGate
 from agent.device_batch import latent_schema, to_train_batch
 from agent.diagnostics import Diagnose, make_diagnose
@@ -22,6 +23,7 @@ from agent.networks import key_of
 from agent.open_loop import OpenLoop, make_open_loop
 from agent.riders import make_rider
 from agent.riders.rider import Rider, RiderState
+from agent.world_model import TrainBatch
 from continual.envs.interact import Policy
 from continual.envs.interface import Interface, Union
 from continual.envs.random_policy import RandomPolicy
@@ -64,6 +66,7 @@ class Agent:
     _update: Update
     _diagnose: Diagnose
     _open_loop: OpenLoop
+    _burn_in: BurnIn
     riders: Mapping[str, Rider]
     _acting: dict[Interface, Acting] = field(default_factory=dict)
 
@@ -77,10 +80,14 @@ class Agent:
         return AgentState(learner, riders)
 
     def learn(
-        self, state: AgentState, batch: Batch, key: PRNGKeyArray
+        self, state: AgentState, batch: Batch, key: PRNGKeyArray, burn_in: int = 0
     ) -> tuple[AgentState, Learnt]:
-        """One update of DreamerV3, then one of each rider. Consumes `state` and `key`."""
-        data = to_train_batch(self.union, self.config.model, batch)
+        """One update of DreamerV3, then one of each rider. Consumes `state` and `key`.
+
+        Args:
+          burn_in: rows at the beginning of the batch that only lead to the latent of the others.
+        """
+        data = self._trained_rows(state, batch, key, burn_in)
         rider_keys = {name: key_of(key, name) for name in self.riders}
         learner, handout, metrics = self._update(state.learner, data, key)
         riders, means, by_task = {}, dict(metrics.means), dict(metrics.by_task)
@@ -95,9 +102,11 @@ class Agent:
         stored = jax.tree.map(np.asarray, handout.stored)
         return AgentState(learner, riders), Learnt(stored, Metrics(means, by_task))
 
-    def diagnose(self, state: AgentState, batch: Batch, key: PRNGKeyArray) -> Metrics:
+    def diagnose(
+        self, state: AgentState, batch: Batch, key: PRNGKeyArray, burn_in: int = 0
+    ) -> Metrics:
         """The learner's health, see `agent.diagnostics`; changes nothing."""
-        data = to_train_batch(self.union, self.config.model, batch)
+        data = self._trained_rows(state, batch, key, burn_in)
         return self._diagnose(state.learner, data, key)
 
     def open_loop(self, state: AgentState, batch: Batch) -> np.ndarray:
@@ -108,6 +117,14 @@ class Agent:
         """
         data = to_train_batch(self.union, self.config.model, batch)
         return np.asarray(self._open_loop(state.learner.params, data, jax.random.key(0)))
+
+    def _trained_rows(
+        self, state: AgentState, batch: Batch, key: PRNGKeyArray, burn_in: int
+    ) -> TrainBatch:
+        data = to_train_batch(self.union, self.config.model, batch)
+        if burn_in:
+            data = self._burn_in(state.learner.params, data, key_of(key, "burn_in"), burn_in)
+        return data
 
     @property
     def latents(self) -> Schema:
@@ -183,5 +200,6 @@ def make_agent(config: AgentConfig, union: Union) -> Agent:
         make_update(model, config),
         make_diagnose(model, config),
         make_open_loop(model),
+        make_burn_in(model),
         riders,
     )

@@ -38,5 +38,6 @@ def random_batch(agent: Agent, tasks: list[int], length: int, rng: np.random.Gen
         },
         draw=np.arange(size, dtype=np.int32),
         age=index,
+        latent_age=index,
         where=Where(index, index, index),
     )

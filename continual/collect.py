@@ -16,7 +16,7 @@ from continual.envs.interact import Episode, Moment, Policy, begin, interact
 from continual.envs.interface import Interface, Union
 from continual.envs.world import TimeStep, World
 from continual.life import Life, Meter, Stage
-from continual.pacing import updates_due
+from continual.pacing import rows_before_update, updates_due
 from continual.scheduler import Clock
 from continual.tracking import Tracker
 from curricula.loader import PlannedPhase
@@ -181,18 +181,26 @@ class Living:
             rng = seeding.generator(config.seed, "batch", number)
             replay = config.replay
             schema = batch_schema(self.agent.union)
-            batch = self.replay.sample(rng, replay.batch, replay.length, schema)
+            batch = self.replay.sample(rng, replay.batch, replay.drawn, schema)
             if config.log.diagnose_every and number and number % config.log.diagnose_every == 0:
                 key = update_key(seeding.stream_seed(config.seed, "diagnose"), number)
-                found = self.agent.diagnose(life.agent, batch, key)
+                found = self.agent.diagnose(life.agent, batch, key, replay.untrained)
                 life.meter.take_diagnosis(found, tasks)
+            self._prefetch(number + 1, schema)
             key = update_key(seeding.stream_seed(config.seed, "update"), number)
-            life.agent, learnt = self.agent.learn(life.agent, batch, key)
+            life.agent, learnt = self.agent.learn(life.agent, batch, key, replay.untrained)
             self.replay.write_latents(batch.where, learnt.latents)
             life.meter.count_update(learnt.metrics, batch, tasks, replay.length)
             life.clock = replace(life.clock, updates=number + 1)
             if life.meter.updates >= config.log.every:
                 self._record_training()
+
+    def _prefetch(self, number: int, schema: Schema) -> None:
+        """Let the rows of a batch to come be copied while the learner is busy."""
+        config, replay = self.config, self.config.replay
+        ahead = rows_before_update(number, self.life.clock.agent_steps, config.collect, replay)
+        rng = seeding.generator(config.seed, "batch", number)
+        self.replay.prefetch(rng, replay.batch, replay.drawn, schema, ahead)
 
     def _record_training(self) -> None:
         """Record what the meter holds, which is all of this phase, and begin a new one."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from agent.config import AgentConfig, Section
+from agent.config import AgentConfig
 from continual import resources
 from continual.envs.registry import resolve_key
 from continual.errors import UserError
 from continual.overrides import apply_overrides
+from continual.replay_config import ReplayConfig
+from continual.section import Section
 from continual.strict_yaml import Document, load, merge, shown
 from continual.validation import validate
 from curricula.schema import EnvSteps
+from storage import block
 
 
 def _canonical(key: str) -> str:
@@ -31,17 +34,6 @@ TaskKey = Annotated[str, AfterValidator(_canonical)]
 CountByTask = dict[TaskKey, Count]
 EnvStepsByTask = dict[TaskKey, EnvSteps]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-
-
-class ReplayConfig(Section):
-    """The memory of a life, and the batches drawn from it."""
-
-    capacity: Count = Field(1_000_000, description="newest rows that can be sampled")
-    batch: Count = Field(16, description="B, sequences of a batch")
-    length: Annotated[int, Field(ge=2)] = Field(64, description="T, rows of a sequence")
-    context: Literal["stored", "zero"] = Field(
-        "stored", description="latent before a sequence: the one in replay, or zeros"
-    )
 
 
 class CollectConfig(Section):
@@ -112,21 +104,24 @@ class Config(Section):
     def _sequences_fit(self) -> Config:
         """Some stream holds a sequence whenever there is learning, also just after a switch.
 
-        Let n = worlds * (length + 1): the rows of a sequence and its context in every world. At
+        Let n = worlds * (drawn + 1): the rows of a sequence and its context in every world. At
         every update the newest 2n rows are held, for as many were lived before the first, and
         capacity is at least 4n. Either the newest n of them are of the running phase, or the phase
         before it has n rows among them, since `continual.pacing.refuse_short_phases` lets none
         begin that would leave fewer.
         """
-        n = self.collect.worlds * (self.replay.length + 1)
-        if self.replay.capacity < 4 * n:
+        n = self.collect.worlds * (self.replay.drawn + 1)
+        # Where whole blocks go, each has 2n rows or more: one is being filled, one just closed.
+        least = max(16 * n, 4 * block.SMALLEST) if self.replay.goes_by_blocks else 4 * n
+        if self.replay.unit == "rows" and self.replay.capacity < least:
             raise ValueError(
                 f"replay.capacity={self.replay.capacity} is below "
-                f"{4 * n} = 4 * worlds * (length + 1)"
+                f"{least}, which sequences of {self.replay.drawn} rows and retention ask for"
             )
         if self.collect.train_ratio > 0 and self.collect.start < 2 * n:
             raise ValueError(
-                f"collect.start={self.collect.start} is below {2 * n} = 2 * worlds * (length + 1)"
+                f"collect.start={self.collect.start} is below {2 * n}, two sequences and their "
+                "contexts in every world"
             )
         return self
 

@@ -62,8 +62,7 @@ def describe(request: Request) -> str:
     lines += [
         "",
         "sizes",
-        f"  replay        {held / 1e6:>10,.0f} MB in memory"
-        f" (newest {config.replay.capacity:,} rows)",
+        f"  replay        {held / 1e6:>10,.0f} MB on disk (up to {config.replay.capacity:,} rows)",
         f"  agent         {learnt / 1e6:>10,.0f} MB in memory,"
         " about three times that while learning",
         f"  disk          {disk / 1e6:>10,.0f} MB",

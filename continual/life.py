@@ -47,7 +47,7 @@ class Meter:
       by_task: task -> metric -> (sum, updates) over those that had rows of the task.
       gate: task -> `n` and sums over the decisions taken.
       sampled: task -> rows trained on.
-      age: sum of the ages of the sequences trained on; `sequences` counts them.
+      age, latent_age: sums over the sequences trained on, which `sequences` counts.
     """
 
     updates: int = 0
@@ -57,6 +57,7 @@ class Meter:
     gate: dict[str, dict[str, float]] = field(default_factory=dict)
     sampled: Counter[str] = field(default_factory=Counter)
     age: float = 0.0
+    latent_age: float = 0.0
     sequences: int = 0
 
     def count_update(
@@ -69,6 +70,7 @@ class Meter:
         for index, count in zip(*np.unique(batch.task, return_counts=True), strict=True):
             self.sampled[tasks[index]] += int(count) * length
         self.age += float(batch.age.sum())
+        self.latent_age += float(batch.latent_age.sum())
         self.sequences += len(batch.age)
 
     def take_diagnosis(self, metrics: Metrics, tasks: Sequence[str]) -> None:
@@ -123,6 +125,7 @@ class Meter:
             sampled_rows=dict(self.sampled),
             held_rows=dict(held),
             sampled_age=self.age / max(1, self.sequences),
+            sampled_latent_age=self.latent_age / max(1, self.sequences),
         )
 
 

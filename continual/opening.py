@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,12 +51,15 @@ def open_life(request: Request) -> Iterator[Opened]:
         _own(folder, config, curriculum, stack)
         agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
         saved = find_checkpoint(folder.checkpoints)
+        scratch = config.replay.scratch
         replay = open_replay(
-            folder.replay,
-            capacity=config.replay.capacity,
+            Path(scratch, folder.path.name, "replay") if scratch else folder.replay,
+            capacity=config.replay.held(seeding.stream_seed(config.seed, "retention")),
             latents=agent.latents,
             tasks=list(curriculum.tasks),
-            context=config.replay.context,
+            context="stored" if config.replay.context == "stored" else "zero",
+            draw=config.replay.sampling,
+            home=folder.replay if scratch else None,
         )
         stack.callback(replay.close)
         replay.rewind(saved.replay if saved else None)
@@ -64,6 +68,8 @@ def open_life(request: Request) -> Iterator[Opened]:
         life, worlds = _life(config, agent, request, saved)
         progress = stack.enter_context(Progress(curriculum, config, sys.stdout, life.clock))
         progress.say(request.banner(life.clock if saved else None))
+        for note in replay.notes:
+            progress.say(note)
         tracker = Trackers([JsonLines(book), Timing(folder.records / "timing.jsonl"), progress])
         opened = Opened(
             request=request,
@@ -109,7 +115,9 @@ def _own(
     folder: RunFolder, config: Config, curriculum: NamedCurriculum, stack: contextlib.ExitStack
 ) -> None:
     """Make the run's folder, or see that it is this run's, and keep others out of it."""
-    kept_config = config.model_dump(mode="json", by_alias=True)
+    # Where a run lives for the time is no part of it, and may be another place tomorrow.
+    elsewhere = {"replay": {"scratch"}}
+    kept_config = config.model_dump(mode="json", by_alias=True, exclude=elsewhere)
     kept_curriculum = resolved(curriculum) | {
         "return_ranges": {t: list(r) for t in curriculum.tasks if (r := return_range(t))}
     }

@@ -80,5 +80,6 @@ def sequence_batch(agent: Agent, task: str, moments: Sequence[Moment]) -> Batch:
         context={},
         draw=np.zeros(1, np.int32),
         age=nowhere,
+        latent_age=nowhere,
         where=Where(nowhere, nowhere, nowhere),
     )

@@ -174,6 +174,7 @@ class Opened:
             records=records,
             keep=self.request.config.checkpoint.keep,
         )
+        self.replay.release()
         self.saved = self.life.clock
 
     def report(self) -> None:

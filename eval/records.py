@@ -125,6 +125,8 @@ class TrainRecord(Record):
       sampled_rows, held_rows: task -> rows of replay trained on since the previous record, and
         rows held now.
       sampled_age: mean age in agent steps of the rows trained on.
+      sampled_latent_age: mean number of updates since the latents that sequences began with were
+        written; 0 where none are stored.
     """
 
     file: ClassVar[str] = "train.jsonl"
@@ -144,6 +146,7 @@ class TrainRecord(Record):
     sampled_rows: Mapping[str, int]
     held_rows: Mapping[str, int]
     sampled_age: float
+    sampled_latent_age: float = math.nan
 
 
 R = TypeVar("R", bound=Record)

@@ -1,16 +1,21 @@
 """Replay on disk: append rows, sample sequences, survive a kill. Knows nothing of learning."""
 
+from storage import retention, sampling
 from storage.batch import FRAMES, Batch, Column, Schema, Where
+from storage.held import Capacity
 from storage.replay import Replay, open_replay
-from storage.stream import StreamId
+from storage.zarr_files import StreamId
 
 __all__ = [
     "FRAMES",
     "Batch",
+    "Capacity",
     "Column",
     "Replay",
     "Schema",
     "StreamId",
     "Where",
     "open_replay",
+    "retention",
+    "sampling",
 ]

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 FRAMES = "obs.image"  # the one column that is handed out only for the rows that have it
+STEP = "step"  # index of a row in the order of all appends, -1 where there is none
+LATENT = "latent."  # prefix of the columns that are rewritten after they were appended
+WRITTEN = "latent.written"  # how many batches had been written back when a row's latents last were
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Batch:
         its noise.
       age: [B] int64, agent steps between the sequence's last row and the newest row of the
         replay.
+      latent_age: [B] int64, batches that were written back since the context was; 0 without one.
       where: for writing new latents back.
     """
 
@@ -70,4 +74,5 @@ class Batch:
     context: Mapping[str, np.ndarray]
     draw: np.ndarray
     age: np.ndarray
+    latent_age: np.ndarray
     where: Where

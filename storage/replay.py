@@ -1,7 +1,8 @@
-"""Replay on disk: the newest rows of all streams, sampled as sequences, kept through a kill.
+"""Replay on disk: rows of all streams, sampled as sequences, kept through a kill.
 
-What can be sampled is in memory; zarr is written behind it. See `storage.zarr_files` for the
-layout, `storage.window` for blocks, `storage.assemble` for what a batch is made of.
+See `storage.zarr_files` for what readers see, `storage.block` for what lies where, `storage.held`
+for what stays, `storage.history` for what can be gone back to, `storage.assemble` for what a batch
+is made of.
 """
 
 from __future__ import annotations
@@ -14,27 +15,35 @@ from typing import Any, Literal
 import numpy as np
 
 from continual.errors import UserError, nearest
-from continual.files import lock_folder, sync_path
-from storage.assemble import assemble, scatter_latents
-from storage.batch import Batch, Column, Schema, Where
-from storage.sampling import Runs, draw_where, make_runs
-from storage.stream import Stream, StreamId, check_same, create_stream, load_stream
-from storage.window import LATENT, STEP, StreamWindow, row_nbytes
-from storage.zarr_files import check_capacity, create_store, drop_other_streams, has_store
-
-CURSOR = 1  # version of what `commit` returns
+from continual.files import lock_folder
+from storage import commits, files, sampling
+from storage.assemble import Order, arranged, gather_rows, rewrites, with_latents
+from storage.batch import LATENT, STEP, WRITTEN, Batch, Column, Schema, Where
+from storage.checks import check_files, check_same
+from storage.commits import Commit
+from storage.held import Capacity, Held
+from storage.history import History
+from storage.mirror import nbytes_of
+from storage.prefetch import Prefetch
+from storage.sampling import draw_where
+from storage.staging import Home, has_commit
+from storage.stream import Stream
+from storage.zarr_files import COMMITS, StreamId, check_capacity, create_store, has_store
 
 
 class Replay:
-    """The newest `capacity` rows over all streams. Made by `open_replay`; not safe for threads.
+    """Rows over all streams, up to a capacity. Made by `open_replay`; not safe for threads.
 
     A row is one decision in one world; rows are numbered in the order of all appends, world by
-    world, and that number is a row's age. Exactly the newest `capacity` of them can be sampled.
+    world, and that number is a row's age. What stays when the capacity is full is up to a rule; by
+    the default one exactly the newest rows can be sampled.
 
-    Observations, actions, rewards and flags of a commit survive a kill at any moment bit for bit.
-    Latents are written by `commit` alone: they too are those of the commit, unless the kill fell
-    into a later `commit` or between one and the checkpoint that would have kept its cursor; then
-    those rows' latents may be newer than the cursor that is rewound to.
+    A commit survives a kill at any moment bit for bit, latents included, and so does the one before
+    it until `release`: between `commit` and the moment at which its cursor is safe, both cursors
+    can be gone back to.
+
+    Attributes:
+      notes: what the last `rewind` met that is worth a line, and was no reason to refuse.
     """
 
     def __init__(
@@ -42,21 +51,29 @@ class Replay:
         folder: Path,
         lock: int,
         *,
-        capacity: int,
+        capacity: Capacity,
         latents: Schema,
         tasks: Sequence[str],
         context: Literal["stored", "zero"],
+        draw: sampling.Rule,
+        home: Home | None,
         is_new: bool,
     ) -> None:
+        self.notes: list[str] = []
         self._folder = folder
         self._lock: int | None = lock
         self._capacity = capacity
         self._latents = dict(latents)
         self._kept = self._latents if context == "stored" else {}
         self._tasks = tuple(tasks)
-        self._streams: dict[StreamId, Stream] = {}
-        self._rows = 0
+        self._draw = draw
+        self._home = home
+        self._maps = files.MappedFiles()
+        self._prefetch = Prefetch()
+        self._history = History(folder)
         self._is_settled = is_new
+        self._buffers = files.Buffers()
+        self._hold(Held(folder, capacity, self._maps), 0, {})
 
     # Filling
 
@@ -68,66 +85,56 @@ class Replay:
           worlds: N, parallel worlds.
 
         Raises:
-          UserError: the stream is there with another schema or number of worlds.
+          UserError: the stream is there with another schema or number of worlds, or the disk is
+            full.
           ValueError: unknown task, a reserved column name, or two streams of one group name.
         """
         assert self._is_settled, "rewind first: the folder may hold rows of an earlier life"
-        columns = self._columns(stream, schema)
-        if stream in self._streams:
-            window = self._streams[stream].window
-            check_same(self._folder / stream.name, "columns", dict(window.schema), columns)
-            check_same(self._folder / stream.name, "parallel worlds", window.worlds, worlds)
+        columns, streams = self._columns(stream, schema), self._held.streams
+        if stream in streams:
+            there = streams[stream]
+            check_same(self._folder / stream.name, "columns", dict(there.schema), columns)
+            check_same(self._folder / stream.name, "parallel worlds", there.worlds, worlds)
             return
-        if any(other.name == stream.name for other in self._streams):
+        if any(other.name == stream.name for other in streams):
             raise ValueError(f"{stream} has the group name of another stream: {stream.name}")
-        self._streams[stream] = create_stream(self._folder, stream, columns, worlds, self._capacity)
+        self._held.begin_stream(stream, columns, worlds)
 
     def append(self, stream: StreamId, rows: Mapping[str, np.ndarray]) -> None:
-        """Add one row in each of a stream's N worlds; a block that gets full goes to disk.
+        """Add one row in each of a stream's N worlds.
 
         Args:
-          rows: name -> [N, …] for every column of the schema and every latent.
+          rows: name -> [N, …] for every column of the schema and every latent; copied.
 
         Raises:
           ValueError: a column is missing or has another shape or dtype; nothing was added.
-          OSError: a full block cannot be written. Its rows are held, and written by the next
-            `commit`; what was committed is as it was.
+          UserError: the disk is full or fails; what was committed is as it was.
         """
-        if not self._kept:
+        if self._latents and not self._kept:
             rows = {name: v for name, v in rows.items() if name not in self._latents}
-        into = self._streams[stream]
-        block = into.window.append(rows, self._rows)
-        self._rows += into.window.worlds
-        for each in self._streams.values():
-            each.window.evict(self._oldest)
-        if block.rows == into.window.length:
-            into.save_rows(block)
+        self._held.append(stream, rows, self._writes)
 
     # Looking
 
     @property
     def rows(self) -> int:
         """Ever appended: the cursor that batches are drawn at."""
-        return self._rows
+        return self._held.rows
 
     @property
     def nbytes_held(self) -> int:
         """Bytes of the rows that can be sampled, all columns."""
-        return sum(
-            s.window.held_rows(self._oldest) * row_nbytes(s.window.schema)
-            for s in self._streams.values()
-        )
+        return sum(self._held.rows_of(s) * nbytes_of(s.schema) for s in self._streams)
 
     def held_rows(self) -> dict[str, int]:
         """Task -> rows that can be sampled, for every task that was ever lived."""
         held: dict[str, int] = {}
-        for stream in self._streams.values():
-            task = stream.id.task
-            held[task] = held.get(task, 0) + stream.window.held_rows(self._oldest)
+        for stream in self._streams:
+            held[stream.id.task] = held.get(stream.id.task, 0) + self._held.rows_of(stream)
         return held
 
     def sample(self, rng: np.random.Generator, batch: int, length: int, union: Schema) -> Batch:
-        """Draw B sequences of T rows, every start among the held rows equally likely.
+        """Draw B sequences of T rows by the sampling rule, by default uniformly over all starts.
 
         A sequence lies within one world of one stream and may span episodes. What is drawn is a
         function of `rng` and of the rows appended so far.
@@ -139,16 +146,38 @@ class Replay:
 
         Raises:
           ValueError: no world holds `length` rows and the row before them yet.
+          UserError: a file was cut, or its disk cannot read it.
         """
-        return assemble(
-            self._windows(),
-            [self._tasks.index(stream.task) for stream in self._streams],
-            draw_where(rng, self._runs(), batch, length),
-            length=length,
-            union=union,
-            latents=self._kept,
-            rows=self._rows,
-        )
+        where, draw = self._draw_where(rng, batch, length)
+        order = Order(length, union)
+        streams, copied = self._streams, self._prefetch.take(where, order)
+        if copied is None:
+            copied = gather_rows(streams, self._stream_tasks(), where, order, self._buffers)
+        self._drawn += np.bincount(copied.task, minlength=len(self._tasks)) * length
+        return with_latents(streams, copied, where, draw, self._kept, self.rows, self._writes)
+
+    def prefetch(
+        self, rng: np.random.Generator, batch: int, length: int, union: Schema, ahead: int
+    ) -> None:
+        """Begin to copy what `sample` will be asked for, while the caller does something else.
+
+        Only a guess: a `sample` that turns out otherwise copies for itself, so that this changes no
+        batch.
+
+        Args:
+          rng: as `sample` will get it; consumed.
+          ahead: rows that the newest stream will have got by then.
+        """
+        try:
+            where, _ = self._draw_where(rng, batch, length, ahead)
+        except ValueError:
+            return
+        streams = self._streams
+        there = np.array([stream.rows for stream in streams])[where.stream]
+        if (where.row + length <= there).all():
+            order, tasks = Order(length, union), self._stream_tasks()
+            copy = lambda: gather_rows(streams, tasks, where, order, self._buffers)
+            self._prefetch.begin(where, order, copy)
 
     def write_latents(self, where: Where, latents: Mapping[str, np.ndarray]) -> int:
         """Overwrite the latents of a batch's rows; rows evicted since it was drawn are skipped.
@@ -159,81 +188,122 @@ class Replay:
 
         Returns:
           Rows written, those that several sequences share counted for each; 0 with context `zero`.
+        Raises:
+          UserError: the disk is full or fails.
         """
         if not self._kept:
             return 0
         if latents.keys() != self._kept.keys():
             raise ValueError(f"latents {sorted(latents)}, expected {sorted(self._kept)}")
-        return scatter_latents(self._windows(), where, latents, self._oldest)
+        length = next(iter(latents.values())).shape[1]
+        parts = list(rewrites(self._streams, where, length, self._held.oldest()))
+        if self._history.commits:
+            last = self._history.commits[-1]
+            self._history.log([o for part in parts for o in part.old(last.writes, last.rows)])
+        self._writes += 1
+        return sum(part.write(latents, self._writes) for part in parts)
 
     # Surviving
 
     def commit(self) -> dict[str, Any]:
-        """Put all rows and latents on disk, durably, and delete blocks that nobody needs any more.
-
-        Kept are the blocks that this commit or the one before it can sample: a kill before the
-        caller has stored the new cursor makes the old one the last.
+        """Make durable what is held.
 
         Returns:
-          The cursor for `rewind`, JSON-able.
-
+          A cursor for `rewind`, which JSON can hold. The one before it can be gone back to as well,
+          until `release`.
         Raises:
-          OSError: the earlier commit stands.
+          UserError: the disk is full or fails; the earlier commit stands.
         """
-        for stream in self._streams.values():
-            stream.commit(self._oldest)
-        return {
-            "version": CURSOR,
-            "rows": self._rows,
-            "streams": [stream.forget() for stream in self._streams.values()],
-        }
+        assert self._is_settled, "rewind first: a commit failed half way"
+        cursor = self._history.commit(
+            self._held,
+            writes=self._writes,
+            drawn=dict(zip(self._tasks, self._drawn.tolist(), strict=True)),
+            capacity=_measure(self._capacity),
+        )
+        if self._home is not None:
+            self._is_settled = False
+            self._home.stage(self._folder, self._history.commits[-1])
+            self._is_settled = True
+        return cursor
+
+    def release(self) -> None:
+        """Free what only the commit before needs: the last one's cursor is safe."""
+        self._history.release(self._held)
+        if self._home is not None:
+            self._home.release()
 
     def rewind(self, cursor: Mapping[str, Any] | None) -> None:
-        """Hold exactly the rows of a commit; drop what came later from memory and disk.
+        """Hold exactly the rows and latents of a commit; drop what came later.
 
         Args:
-          cursor: from the last `commit` or the one before it; None for an empty replay.
+          cursor: from the last `commit`, or the one before it unless it was released; None for an
+            empty replay.
 
         Raises:
-          UserError: a file is missing, cut or does not fit this run; nothing was dropped from disk.
+          UserError: a file is missing, damaged or does not fit this run; no rows were dropped.
         """
-        if cursor is not None and cursor.get("version") != CURSOR:
-            raise UserError(
-                f"{self._folder}: cursor of version {cursor.get('version')}, expected {CURSOR}"
-            )
-        rows = 0 if cursor is None else int(cursor["rows"])
-        oldest = max(0, rows - self._capacity)
-        streams = [self._load(state, oldest) for state in (cursor or {"streams": []})["streams"]]
-        self._streams = {stream.id: stream for stream in streams}
-        self._rows = rows
+        self._close_files()
+        self.notes.clear()
+        if self._home is not None:
+            self._home.go_back(cursor)
+            if cursor is not None and not has_commit(self._folder, cursor):
+                self._home.fetch(self._folder)
+        held = Held(self._folder, self._capacity, self._maps)
+        commit = self._history.find(cursor) if cursor is not None else None
+        if commit is None:
+            self._hold(held, 0, {})
+        else:
+            held.rows = commit.rows
+            held.streams = {s.id: s for s in (self._load(held, s, commit) for s in commit.streams)}
+            streams = list(held.streams.values())
+            was_rewritten = self._history.undo_since(commit, streams)
+            for stream in streams:
+                stream.load_latents()
+            if was_rewritten and commit.boot != files.boot_id():
+                self.notes.append(
+                    f"{self._folder}: the machine was started anew since the checkpoint; if it had "
+                    "lost its power, some stored latents may be younger than the checkpoint"
+                )
+            self._hold(held, commit.writes, commit.drawn)
+        self._history.go_back(commit, held)
         self._is_settled = True
-        drop_other_streams(self._folder, [stream.id.name for stream in streams])
-        for stream in streams:
-            stream.truncate(oldest)
 
     def close(self) -> None:
         """Let another writer in. Writes nothing: what was not committed is not kept."""
         if self._lock is not None:
+            self._close_files()
+            self._prefetch.close()
             os.close(self._lock)
             self._lock = None
-        self._streams = {}
+        self._hold(Held(self._folder, self._capacity, self._maps), 0, {})
 
     # Inside
 
     @property
-    def _oldest(self) -> int:
-        """Append index of the oldest row that can be sampled."""
-        return max(0, self._rows - self._capacity)
+    def _streams(self) -> list[Stream]:
+        return list(self._held.streams.values())
 
-    def _windows(self) -> list[StreamWindow]:
-        return [stream.window for stream in self._streams.values()]
+    def _hold(self, held: Held, writes: int, drawn: Mapping[str, int]) -> None:
+        self._held, self._writes = held, writes
+        self._drawn = np.array([drawn.get(task, 0) for task in self._tasks], np.int64)
 
-    def _runs(self) -> Runs:
-        return make_runs(
-            (i, window.first_rows(self._oldest), window.rows)
-            for i, window in enumerate(self._windows())
-            if window.blocks
-        )
+    def _close_files(self) -> None:
+        self._prefetch.drop()
+        self._history.close()
+        for stream in self._streams:
+            stream.close()
+        self._maps.clear()
+
+    def _stream_tasks(self) -> list[int]:
+        return [self._tasks.index(stream.id.task) for stream in self._streams]
+
+    def _draw_where(
+        self, rng: np.random.Generator, batch: int, length: int, ahead: int = 0
+    ) -> tuple[Where, np.ndarray]:
+        runs = self._held.runs(ahead)
+        drawn = draw_where(rng, runs, self._stream_tasks(), batch, length, self._draw)
+        return arranged(self._streams, drawn)
 
     def _columns(self, stream: StreamId, schema: Schema) -> dict[str, Column]:
         if stream.task not in self._tasks:
@@ -241,27 +311,35 @@ class Replay:
         reserved = [n for n in schema if n == STEP or n.startswith(LATENT) or "/" in n]
         if reserved:
             raise ValueError(f"{stream}: names not free for columns: {reserved}")
-        return {**schema, **self._kept, STEP: Column((), "int64")}
+        ours = {STEP: Column((), "int64")} | ({WRITTEN: Column((), "int64")} if self._kept else {})
+        return {**schema, **self._kept, **ours}
 
-    def _load(self, state: Mapping[str, Any], oldest: int) -> Stream:
+    def _load(self, held: Held, state: Mapping[str, Any], commit: Commit) -> Stream:
         """Read what a commit holds of one stream, and see that it fits this run."""
-        stream = load_stream(self._folder, state, oldest)
-        folder, task, schema = self._folder / stream.id.name, stream.id.task, stream.window.schema
+        layout = commits.layout_of(self._folder, state)
+        task = state["task"]
         if task not in self._tasks:
             hint = nearest(task, self._tasks)
-            raise UserError(f"{folder}: task {task!r} is not one of this run, {hint}")
-        latents = {name: c for name, c in schema.items() if name.startswith(LATENT)}
-        check_same(folder, "latents", latents, self._kept)
+            raise UserError(f"{layout.folder}: task {task!r} is not one of this run, {hint}")
+        kept = {n: c for n, c in layout.schema.items() if n.startswith(LATENT) and n != WRITTEN}
+        check_same(layout.folder, "latents", kept, self._kept)
+        stream = held.stream(StreamId(state["phase"], task), layout)
+        stream.rows, stream.blocks = int(state["rows"]), commits.blocks_of(state)
+        check_files(layout, stream.blocks.values())
+        # What was durable is whole after a kill; after a loss of power it had better be looked at.
+        stream.load_rows(verify_all=commit.boot != files.boot_id())
         return stream
 
 
 def open_replay(
     folder: Path,
     *,
-    capacity: int,
+    capacity: int | Capacity,
     latents: Schema,
     tasks: Sequence[str],
     context: Literal["stored", "zero"],
+    draw: sampling.Rule | None = None,
+    home: Path | None = None,
 ) -> Replay:
     """Lock a replay folder, making it first where there is none. The replay holds nothing yet.
 
@@ -270,29 +348,37 @@ def open_replay(
 
     Args:
       folder: made with its parents.
-      capacity: rows over all streams that can be sampled; fixed for the life of the folder.
+      capacity: over all streams that can be sampled; a number is that of the newest rows. Size and
+        unit are fixed for the life of the folder; the rule is not.
       latents: the columns that `write_latents` rewrites, `latent.*`.
       tasks: all tasks of the run; the position of a task is its index in `Batch.task`.
       context: `stored` keeps latents with the rows; `zero` keeps none and hands out zeros.
+      draw: where sequences start, by default anywhere.
+      home: where commits put a copy, if `folder` is on a scratch disk, and rewinds may find it.
 
     Raises:
-      UserError: the folder is something else, is locked, or was made for another capacity.
+      UserError: the folder is something else, cannot be written, lies on a network file system, is
+        locked, or was made for another capacity.
     """
-    if capacity < 1:
-        raise UserError(f"replay capacity of {capacity} rows, expected 1 or more")
-    misnamed = [name for name in latents if not name.startswith(LATENT)]
+    if not isinstance(capacity, Capacity):
+        capacity = Capacity(capacity)
+    if capacity.size < 1:
+        raise UserError(f"replay capacity of {capacity.size} {capacity.unit}, expected 1 or more")
+    misnamed = [name for name in latents if not name.startswith(LATENT) or name == WRITTEN]
     if misnamed:
         raise ValueError(f"latent columns {misnamed}, expected names that begin with {LATENT!r}")
+    files.refuse_network(folder)
     exists = has_store(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_folder(folder, "a replay has one writer, wait for it")
+    there = commits.commits_of(folder)
+    with files.named(folder, "keep a replay"):
+        (folder / COMMITS).mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(folder, "a replay has one writer, wait for it")
     try:
-        if exists:
-            check_capacity(folder, capacity)
-        else:
-            create_store(folder, capacity)
-            sync_path(folder / "zarr.json")
-            sync_path(folder)
+        if not exists:
+            # Lost with a commit there, it is made again as it was.
+            made_for = commits.load_commit(folder, there[-1])[0].capacity if there else None
+            create_store(folder, made_for or _measure(capacity))
+        check_capacity(folder, _measure(capacity))
     except BaseException:
         os.close(lock)
         raise
@@ -303,5 +389,12 @@ def open_replay(
         latents=latents,
         tasks=tasks,
         context=context,
-        is_new=not exists,
+        draw=draw or sampling.Uniform(),
+        home=Home(home, capacity, _measure(capacity)) if home else None,
+        is_new=not exists and not there,
     )
+
+
+def _measure(capacity: Capacity) -> dict[str, Any]:
+    """What of a capacity is fixed for the life of a folder."""
+    return {"size": capacity.size, "unit": capacity.unit}

@@ -1,145 +1,394 @@
-"""One stream: what is held of it in memory, and its files, which follow."""
+"""One stream: its held blocks, their rows in files and in the mirror, and what readers see."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from continual.errors import UserError
-from storage.batch import Schema
-from storage.window import LATENT, STEP, Block, StreamWindow, block_length, make_block
-from storage.zarr_files import StreamFiles, create_stream_files, open_stream_files, stream_name
+from storage.batch import STEP, WRITTEN, Schema
+from storage.block import Block, Layout, checksum
+from storage.checks import check_rows, read_checked
+from storage.chunks import ChunkFiles, spans
+from storage.files import MappedFiles
+from storage.mirror import Mirror
+from storage.undo import Old
+from storage.zarr_files import StreamId, StreamMetadata
+
+_OURS = (STEP, WRITTEN)  # columns that no caller gives
 
 
-@dataclass(frozen=True)
-class StreamId:
-    """Names a stream: one task as lived in one phase, with one schema and one set of worlds."""
-
-    phase: int
-    task: str
-
-    @property
-    def name(self) -> str:
-        """Of its zarr group, such as `phase_0002_dmc_walker_walk`."""
-        return stream_name(self.phase, self.task)
-
-
-@dataclass
 class Stream:
-    """A stream in memory and on disk.
+    """Rows of one stream; those of held blocks can be read and rewritten.
 
     Attributes:
-      needed: index of the first block that the last commit can sample.
+      rows: of each world since the stream's birth, evicted ones counted; index of the next row.
+      blocks: held blocks by index, oldest first.
+      needed: indices of the blocks that a commit still needs; their files outlive the block.
     """
 
-    id: StreamId
-    window: StreamWindow
-    files: StreamFiles
-    needed: int = 0
-
-    def save_rows(self, block: Block) -> None:
-        """Write all of a block but its latents, which wait for the commit."""
-        immutable = {n: v for n, v in block.columns.items() if not n.startswith(LATENT)}
-        self.files.write(block.index, immutable)
-        block.rows_on_disk = block.rows
-
-    def save_latents(self, block: Block) -> None:
-        """Write the latents of a block."""
-        self.files.write(
-            block.index, {n: v for n, v in block.columns.items() if n.startswith(LATENT)}
-        )
-        block.latents_on_disk = True
-
-    def commit(self, oldest: int) -> None:
-        """Make what is held durable, and tell readers of it."""
-        for block in self.window.blocks:
-            if block.rows_on_disk < block.rows:
-                self.save_rows(block)
-            if not block.latents_on_disk:
-                self.save_latents(block)
-        self._publish(oldest)
-
-    def forget(self) -> dict[str, Any]:
-        """Delete what neither this commit nor the one before can sample. -> state for `load`."""
-        self.files.delete_before(self.needed)
-        self.needed = self.window.first_block
-        return {
-            "phase": self.id.phase,
-            "task": self.id.task,
-            "rows": self.window.rows,
-            "needed": self.needed,
+    def __init__(
+        self, stream: StreamId, layout: Layout, small: Sequence[str], maps: MappedFiles
+    ) -> None:
+        self.id = stream
+        self.layout = layout
+        self.worlds, self.length = layout.worlds, layout.length
+        self.rows = 0
+        self.blocks: dict[int, Block] = {}
+        self.needed: set[int] = set()
+        schema = layout.schema
+        self._mirror = Mirror({n: schema[n] for n in small}, self.worlds, 4 * self.length)
+        self._large = [name for name in schema if name not in small]
+        # (name, shape, dtype, [M, N, …]) of what callers give and the mirror holds.
+        self._targets: list[tuple[str, tuple[int, ...], np.dtype, np.ndarray]] = []
+        self._chunks = ChunkFiles(layout, maps)
+        self._retired: set[int] = set()  # evicted blocks whose files are still there
+        self._given = {
+            name: ((self.worlds, *column.shape), np.dtype(column.dtype))
+            for name, column in schema.items()
+            if name not in _OURS
         }
+        self._large_given = {n: g for n, g in self._given.items() if n in self._large}
+        attributes = {"phase": stream.phase, "task": stream.task}
+        self._metadata = StreamMetadata(layout.folder, schema, self.worlds, self.length, attributes)
 
-    def truncate(self, oldest: int) -> None:
-        """Drop rows on disk that are later than those in memory."""
-        self.files.delete_from(self.window.next_block)
-        for block in self.window.blocks[-1:]:
-            if block.rows < self.window.length:
-                self.save_rows(block)
-                self.save_latents(block)
-        self._publish(oldest)
+    @property
+    def schema(self) -> Schema:
+        return self.layout.schema
 
-    def _publish(self, oldest: int) -> None:
-        self.files.publish(self.window.rows, int(self.window.first_rows(oldest).min()))
-        self.files.sync()
+    # Filling
 
+    def create(self) -> None:
+        """Make the folders of a stream without rows."""
+        self._chunks.create_folders()
+        self._metadata.publish(0, 0)
 
-def create_stream(
-    folder: Path, stream: StreamId, columns: Schema, worlds: int, capacity: int
-) -> Stream:
-    """Begin a stream in a replay folder, without rows."""
-    length = block_length(capacity, worlds)
-    attributes = {"phase": stream.phase, "task": stream.task}
-    files = create_stream_files(folder / stream.name, columns, worlds, length, attributes)
-    return Stream(stream, StreamWindow(columns, worlds, length), files)
+    def append(self, rows: Mapping[str, np.ndarray], step: int, writes: int) -> bool:
+        """Add one row in each world; -> whether it began a block.
 
+        Args:
+          rows: name -> [N, …] for every column but our own; copied.
+          step: append index of world 0's row; the other worlds' follow.
+          writes: batches written back so far, which dates the latents.
 
-def load_stream(folder: Path, state: Mapping[str, Any], oldest: int) -> Stream:
-    """Read what a commit can sample of one stream; writes nothing.
+        Raises:
+          ValueError: a column is missing, is not of the schema, or has another shape or dtype.
+          UserError: the disk is full or fails. In either case nothing was added.
+        """
+        row = self.rows
+        block = self.blocks.get(row // self.length)
+        if begins := block is None:
+            check_rows(rows, self._given)
+            block = self._begin_block()
+            row = self.rows
+        for name, shape, dtype, column in self._targets:
+            values = rows.get(name)
+            if values is None or values.shape != shape or values.dtype != dtype:
+                break
+            column[row] = values
+        else:
+            if len(rows) == len(self._given):
+                self._finish_row(block, rows, step, writes)
+                return begins
+        # What was written is beyond the last row that counts.
+        check_rows(rows, self._given)
+        raise AssertionError("rows that do not fit are refused")
 
-    Args:
-      state: from `Stream.forget`.
-      oldest: append index of the oldest row that the commit can sample.
+    def _finish_row(
+        self, block: Block, rows: Mapping[str, np.ndarray], step: int, writes: int
+    ) -> None:
+        """Write what callers do not give or the mirror does not hold, and count the row."""
+        row = self.rows
+        if self._large:
+            check_rows({name: rows[name] for name in self._large}, self._large_given)
+            self._chunks.write_row(self._large, block.index, row % self.length, rows)
+        columns = self._mirror.columns
+        columns[STEP][:, row] = step if self.worlds == 1 else np.arange(step, step + self.worlds)
+        if WRITTEN in columns:
+            columns[WRITTEN][:, row] = writes
+        if block.rows == 0:
+            block.first = step
+        block.rows += 1
+        block.newest = step + self.worlds - 1
+        self.rows += 1
 
-    Raises:
-      UserError: a file is missing or not whole.
-    """
-    stream, rows = StreamId(state["phase"], state["task"]), int(state["rows"])
-    files = open_stream_files(folder / stream.name)
-    window = StreamWindow(files.schema, files.worlds, files.length, rows)
-    window.blocks = [
-        _read_block(files, index, rows) for index in range(state["needed"], window.next_block)
-    ]
-    window.evict(oldest)
-    return Stream(stream, window, files, state["needed"])
+    def evict(self, index: int) -> None:
+        """Hold a block no more; its files go when no commit needs them."""
+        del self.blocks[index]
+        self._mirror.free(index * self.length, (index + 1) * self.length)
+        self._chunks.leave(self._large, index)
+        self._retired.add(index)
+        self.delete_retired()
 
+    def delete_retired(self) -> None:
+        """Delete the files of blocks that are neither held nor needed."""
+        for index in sorted(self._retired - self.needed):
+            self._chunks.delete(index)
+            self._retired.remove(index)
 
-def _read_block(files: StreamFiles, index: int, rows: int) -> Block:
-    """Read a block up to the stream's first `rows`; what is later becomes absent."""
-    block = make_block(index, files.schema, files.worlds, files.length)
-    there = min(files.length, rows - index * files.length)
-    for name, values in files.read(index).items():
-        block.columns[name][:, :there] = values[:, :there]
-    steps = block.columns[STEP][:, :there]
-    if (steps < 0).any() or (np.diff(steps, axis=1) <= 0).any():
-        raise UserError(
-            f"{files.folder.name}: array {STEP!r}, block {index}: found rows that are absent or "
-            f"out of order, expected {there} rows in each world"
-        )
-    block.rows, block.newest = there, int(steps[-1, -1])
-    block.rows_on_disk, block.latents_on_disk = there, True
-    return block
+    # Looking
 
+    def first_rows(self, oldest: int) -> np.ndarray:
+        """[N] the first held row of each world with an append index of `oldest` or later.
 
-def check_same(where: Path, what: str, found: object, expected: object) -> None:
-    """Raises UserError: a stream on disk is not what this run asks for."""
-    if found == expected:
-        return
-    if isinstance(found, dict) and isinstance(expected, dict):
-        name = min(n for n in found | expected if found.get(n) != expected.get(n))
-        what, found, expected = f"column {name!r}", found.get(name), expected.get(name)
-    raise UserError(f"{where}: has {what} {found}, expected {expected}")
+        Blocks before it must have been evicted, so it is in the first one. Worlds differ by one row
+        at most, because their rows are appended together.
+        """
+        if not self.blocks:
+            return np.full(self.worlds, self.rows)
+        block = next(iter(self.blocks.values()))
+        start = block.index * self.length
+        if block.first >= oldest:
+            return np.full(self.worlds, start)
+        steps = self._mirror.columns[STEP][:, start : start + block.rows]
+        row = int(steps[-1].searchsorted(oldest))
+        if row == block.rows:
+            return np.full(self.worlds, start + row)
+        return start + row + (steps[:, row] < oldest)
+
+    def runs(self, oldest: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Unbroken runs of held rows: (first row of each world [N], one past the last)."""
+        first, stop = self.first_rows(oldest), -1
+        for block in self.blocks.values():
+            start = block.index * self.length
+            if stop not in (-1, start):
+                yield first, stop
+                first = np.full(self.worlds, start)
+            stop = start + block.rows
+        if self.blocks:
+            yield first, stop
+
+    def held_rows(self, oldest: int) -> int:
+        """Over all worlds."""
+        return sum(self.worlds * stop - int(first.sum()) for first, stop in self.runs(oldest))
+
+    def is_held(self, worlds: np.ndarray, rows: np.ndarray, oldest: int) -> np.ndarray:
+        """[K, T] which rows of worlds [K] can still be read; rows [K, T]."""
+        held = np.isin(rows // self.length, list(self.blocks))
+        held &= rows >= self.first_rows(oldest)[worlds][:, None]
+        return held
+
+    def gather(
+        self, names: Collection[str], worlds: np.ndarray, rows: np.ndarray, length: int
+    ) -> dict[str, np.ndarray]:
+        """name -> [K, T, …] the `length` rows of worlds [K] that begin with rows [K], copied.
+
+        Columns that the stream lacks are left out.
+
+        Raises:
+          UserError: a file was cut, or its disk cannot read it.
+        """
+        found = self._mirror.gather(names, worlds, rows, length)
+        for name in self._large:
+            if name in names:
+                column = self.schema[name]
+                found[name] = np.empty((len(rows), length, *column.shape), column.dtype)
+                self.gather_into(name, worlds, rows, found[name], np.arange(len(rows)))
+        return found
+
+    def gather_into(
+        self, name: str, worlds: np.ndarray, rows: np.ndarray, out: np.ndarray, at: np.ndarray
+    ) -> None:
+        """The same for one large column: out[at[k]] [T, …] = the rows, copied once."""
+        if name in self._mirror.columns:
+            out[at] = self._mirror.gather([name], worlds, rows, out.shape[1])[name]
+            return
+        self._chunks.look()
+        mapped, length, size = self._chunks.mapped, out.shape[1], self.length
+        for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
+            index, offset = divmod(row, size)
+            if offset + length <= size:
+                out[b] = mapped(name, index, world, slice(offset, offset + length))
+                continue
+            for index, inside, outside in spans(size, row, length):
+                out[b, outside] = mapped(name, index, world, inside)
+
+    def ours(self, name: str, worlds: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`STEP` or `WRITTEN` of single rows."""
+        values: np.ndarray = self._mirror.columns[name][worlds, rows]
+        return values
+
+    # Latents
+
+    def old_latents(
+        self, stream: int, worlds: np.ndarray, rows: np.ndarray, writes: int, oldest: int
+    ) -> list[Old]:
+        """What a log needs before rows are rewritten: those not rewritten since the last commit.
+
+        Args:
+          stream: index of this stream in the log.
+          worlds, rows: [K], held ones.
+          writes: batches written back at the last commit.
+          oldest: append index of the first row after the last commit: it needs no undoing.
+        """
+        is_first = self.ours(WRITTEN, worlds, rows) <= writes
+        is_first &= self.ours(STEP, worlds, rows) < oldest
+        places = np.unique(worlds[is_first] * self._mirror.places + rows[is_first])
+        found = []
+        for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
+            if run.size:
+                world, row = divmod(int(run[0]), self._mirror.places)
+                cells = [self._cells(n, world, row, run.size) for n in self.layout.latents]
+                content = b"".join(values.tobytes() for values in cells)
+                found.append(Old(stream, world, row, run.size, content))
+        return found
+
+    def rewrite(
+        self,
+        worlds: np.ndarray,
+        rows: np.ndarray,
+        held: np.ndarray,
+        latents: Mapping[str, np.ndarray],
+        writes: int,
+    ) -> int:
+        """Overwrite the latents of held rows, in the order of the sequences; -> rows written.
+
+        Args:
+          worlds: [K].
+          rows, held: [K, T], from `is_held`.
+          latents: name -> [K, T, …].
+          writes: batches written back, this one included.
+        """
+        chosen = (worlds[:, None] * self._mirror.places + rows)[held]
+        for name, values in latents.items():
+            if name in self._mirror.columns:
+                self._mirror.flat(name)[chosen] = values[held]
+                continue
+            for k, world in enumerate(worlds.tolist()):
+                there = np.flatnonzero(held[k])
+                for run in np.split(there, np.flatnonzero(np.diff(there) != 1) + 1):
+                    if run.size:
+                        first = int(rows[k, run[0]])
+                        self._chunks.write(name, world, first, values[k, run], self.blocks)
+        self._mirror.flat(WRITTEN)[chosen] = writes
+        for index in set((rows[held] // self.length).tolist()):
+            self.blocks[index].is_rewritten = True
+        return len(chosen)
+
+    def restore(self, old: Old) -> None:
+        """Put latents back in the files, where the block is held."""
+        at = 0
+        for name in self.layout.latents:
+            column = self.schema[name]
+            size = old.count * column.nbytes
+            values = np.frombuffer(old.cells[at : at + size], column.dtype)
+            values = values.reshape(old.count, *column.shape)
+            self._chunks.write(name, old.world, old.row, values, self.blocks)
+            at += size
+
+    # On disk
+
+    def flush(self) -> None:
+        """Bring the files of all held blocks up to date."""
+        for block in self.blocks.values():
+            self._flush_block(block)
+
+    def sum_up(self) -> None:
+        """Checksum what was appended."""
+        for block in self.blocks.values():
+            if block.summed < block.rows:
+                block.sums = {n: self._checksum(n, block) for n in self.layout.immutable}
+                block.summed = block.rows
+
+    def sync(self) -> None:
+        """Make all that was written durable: files before the folders that name them."""
+        self._chunks.sync()
+
+    def publish(self, oldest: int) -> None:
+        """Tell readers how many rows there are."""
+        self._metadata.publish(self.rows, int(self.first_rows(oldest).min()))
+
+    def close(self) -> None:
+        self._chunks.close()
+
+    # Coming back
+
+    def load_rows(self, *, verify_all: bool) -> None:
+        """Read what the mirror holds, latents apart, and compare its checksums.
+
+        Args:
+          verify_all: compare those of the other columns too.
+        Raises:
+          UserError: a file cannot be read, or holds something else.
+        """
+        self._reserve(-(-self.rows // self.length) * self.length, ())
+        for block in self.blocks.values():
+            for name in self.layout.immutable:
+                if name in self._mirror.columns or verify_all:
+                    self._load(name, block)
+
+    def load_latents(self) -> None:
+        """Read the mirror's latents."""
+        for block in self.blocks.values():
+            for name in self.layout.latents:
+                if name in self._mirror.columns:
+                    self._load(name, block)
+
+    def cut(self) -> None:
+        """Make rows absent that were appended after those that are held, and drop their blocks."""
+        for block in self.blocks.values():
+            steps = self.layout.read(STEP, block.index)
+            if (steps[:, block.rows :] != -1).any():
+                steps[:, block.rows :] = -1
+                self._chunks.write_chunk(STEP, block.index, steps)
+        self._retired = self.layout.blocks_on_disk() - self.blocks.keys()
+        self.delete_retired()
+
+    # Inside
+
+    def _begin_block(self) -> Block:
+        # A stream that comes back after its newest block was evicted skips to a new one: the files
+        # of the old one may be needed by a rewind.
+        index = -(-self.rows // self.length)
+        for block in self.blocks.values():
+            self._flush_block(block)
+        self._reserve((index + 1) * self.length, self.blocks.values())
+        self._chunks.create(index)
+        self.rows = index * self.length
+        block = self.blocks[index] = Block(index)
+        return block
+
+    def _reserve(self, rows: int, there: Collection[Block]) -> None:
+        """Have places for rows in the mirror, which has those of some blocks already."""
+        starts = ((b.index * self.length, b.rows) for b in there)
+        self._mirror.reserve(rows, [(start, start + count) for start, count in starts])
+        self._targets = [
+            (name, *self._given[name], column.swapaxes(0, 1))
+            for name, column in self._mirror.columns.items()
+            if name in self._given
+        ]
+
+    def _cells(self, name: str, world: int, row: int, count: int) -> np.ndarray:
+        """[count, …] rows of a column, wherever they are kept."""
+        if name in self._mirror.columns:
+            values: np.ndarray = self._mirror.columns[name][world, row : row + count]
+            return values
+        return self._chunks.read(name, world, row, count)
+
+    def _flush_block(self, block: Block) -> None:
+        """Write what only the mirror has of a block."""
+        first, count = block.index * self.length + block.flushed, block.rows - block.flushed
+        for name, column in self._mirror.columns.items():
+            if block.is_rewritten and name in self.layout.latents:
+                start, size = block.index * self.length, block.rows
+            else:
+                start, size = first, count
+            if size == self.length:
+                self._chunks.write_chunk(name, block.index, column[:, start : start + size])
+            elif size:
+                for world in range(self.worlds):
+                    part = column[world, start : start + size]
+                    self._chunks.write(name, world, start, part, self.blocks)
+        block.flushed, block.is_rewritten = block.rows, False
+
+    def _checksum(self, name: str, block: Block) -> int:
+        start = block.index * self.length
+        worlds = range(self.worlds)
+        return checksum(self._cells(name, world, start, block.rows) for world in worlds)
+
+    def _load(self, name: str, block: Block) -> None:
+        """Read a chunk, compare its checksum if it has one, and mirror its rows."""
+        values = read_checked(self.layout, name, block)
+        if name in self._mirror.columns:
+            start = block.index * self.length
+            self._mirror.columns[name][:, start : start + block.rows] = values

@@ -1,4 +1,4 @@
-"""The store on disk: a zarr v3 group for each stream, whose chunk files are raw memory.
+"""What stock readers see: a zarr v3 group for each stream, whose chunk files are raw memory.
 
     <folder>/zarr.json                     group; attributes: format, version, capacity
     <folder>/phase_0002_dmc_walker_walk/   group of one stream, consolidated metadata
@@ -6,41 +6,51 @@
         obs.dmc.walker.height/zarr.json    array [world, row, …], flat name, dimension names
         obs.dmc.walker.height/c.0.<k>      chunk: block k, all worlds
 
-Zarr makes and reads the metadata. Chunks are not compressed, so that a chunk file is a block's
-array in C order and is written here directly: one file operation, which says when it is durable.
+Zarr makes the metadata, in memory; here it is put on the disk. It can all be made again from a
+commit, so none of it is needed to go on, and whatever happened to it is mended by a rewind.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import zarr
 
 from continual.errors import UserError
-from continual.files import LOCK, PARTIAL, replace_file, sync_path
-from storage.batch import Column, Schema
-from storage.window import fill_value
+from continual.files import LOCK, PARTIAL
+from storage.batch import STEP, Schema
+from storage.files import put_file
 
 FORMAT = "continual.replay"
-VERSION = 1
+VERSION = 2
+METADATA = "zarr.json"
+COMMITS = "commits"  # folder of our own records, which readers do not need
+
+Document = dict[str, Any]
 
 
 def has_store(folder: Path) -> bool:
-    """Whether a replay was made in `folder`; False where there is nothing yet.
+    """Whether the metadata of a replay is in `folder`; False where it was lost or never was.
 
     Raises:
       UserError: there is something else, or a replay of another format version.
     """
-    if (folder / "zarr.json").exists():
-        _attributes(folder)
+    if (folder / METADATA).exists():
+        try:
+            _attributes(folder)
+        except ValueError as error:
+            if not (folder / COMMITS).is_dir():
+                raise UserError(f"{folder}: expected a replay folder, found {error}") from error
+            return False
         return True
+    if (folder / COMMITS).is_dir():
+        return False
     entries = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     strange = [name for name in entries if name != LOCK and not name.endswith(PARTIAL)]
     if strange or (folder.exists() and not folder.is_dir()):
@@ -51,91 +61,64 @@ def has_store(folder: Path) -> bool:
     return False
 
 
-def create_store(folder: Path, capacity: int) -> None:
+def create_store(folder: Path, capacity: Mapping[str, Any]) -> None:
     """Make an empty replay."""
-    attributes = {"format": FORMAT, "version": VERSION, "capacity": capacity}
-    zarr.create_group(folder, zarr_format=3, attributes=attributes)
+    attributes: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "capacity": dict(capacity),
+    }
+    kept: dict[str, Any] = {}
+    zarr.open_group(kept, mode="w", zarr_format=3, attributes=attributes)
+    put_file(folder / METADATA, kept[METADATA].to_bytes(), durable=True)
 
 
-def check_capacity(folder: Path, capacity: int) -> None:
+def check_capacity(folder: Path, capacity: Mapping[str, Any]) -> None:
     """Raises UserError: the replay was made for another capacity, which its blocks depend on."""
-    made_for = _attributes(folder).get("capacity")
+    made_for = _attributes(folder)["capacity"]
     if made_for != capacity:
-        raise UserError(f"{folder}: made for a capacity of {made_for} rows, expected {capacity}")
+        found, expected = (f"{c['size']} {c['unit']}" for c in (made_for, capacity))
+        raise UserError(f"{folder}: made for a capacity of {found}, expected {expected}")
 
 
-def drop_other_streams(folder: Path, names: Iterable[str]) -> None:
-    """Delete the groups of all streams but those named, and all files that are half written."""
-    for path in sorted(folder.glob("phase_*")):
-        if path.name not in set(names):
-            shutil.rmtree(path)
-    for path in folder.rglob(f"*{PARTIAL}"):
-        path.unlink()
+@dataclass(frozen=True)
+class StreamId:
+    """Names a stream: one task as lived in one phase, with one schema and one set of worlds."""
+
+    phase: int
+    task: str
+
+    @property
+    def name(self) -> str:
+        """Of its zarr group, such as `phase_0002_dmc_walker_walk`."""
+        words = re.sub(r"\W+", "_", self.task)
+        return f"phase_{self.phase:04d}_{words}"
 
 
-def stream_name(phase: int, task: str) -> str:
-    """Group name, such as `phase_0002_dmc_walker_walk`."""
-    words = re.sub(r"\W+", "_", task)
-    return f"phase_{phase:04d}_{words}"
+def chunk_name(dimensions: int, block: int) -> str:
+    """File of a block below its array's folder; `dimensions` beyond world and row."""
+    return f"c.0.{block}" + ".0" * dimensions
 
 
-@dataclass
-class StreamFiles:
-    """The group of one stream.
+def fill_value(name: str) -> int:
+    """What stands where no row was written."""
+    return -1 if name == STEP else 0
 
-    Attributes:
-      folder: of the group.
-      schema: every column, `step` and latents among them.
-      worlds, length: shape of a chunk.
-      published: (rows, first_row) as readers see them.
-      oldest: index of the oldest block that may have files.
-      unsynced: written since the last `sync`.
-    """
 
-    folder: Path
-    schema: Schema
-    worlds: int
-    length: int
-    published: tuple[int, int] = (0, 0)
-    oldest: int = 0
-    unsynced: set[Path] = field(default_factory=set)
+class StreamMetadata:
+    """The metadata of one stream, as published."""
 
-    def write(self, block: int, columns: Mapping[str, np.ndarray]) -> None:
-        """Write chunk `block` of some columns, [N, L, …] each.
-
-        A chunk that exists may be what the last commit relies on, so it is replaced only by one
-        that is durable; a new chunk may wait for `sync`.
-
-        Raises:
-          OSError: such as a full disk; the chunk is as it was.
-        """
-        for name, values in columns.items():
-            path = self._chunk(name, block)
-            replaces = path.exists()
-            content = values.reshape(-1).view(np.uint8).data
-            replace_file(path, content, durable=replaces)
-            self.unsynced |= {path.parent} if replaces else {path, path.parent}
-
-    def read(self, block: int) -> dict[str, np.ndarray]:
-        """Chunk `block` of every column.
-
-        Raises:
-          UserError: a chunk file is missing or not whole.
-        """
-        return {name: self._read_chunk(name, block) for name in self.schema}
-
-    def delete_before(self, block: int) -> None:
-        """Delete the chunks of all blocks before `block`."""
-        for old in range(self.oldest, block):
-            for name in self.schema:
-                self._chunk(name, old).unlink(missing_ok=True)
-        self.oldest = max(self.oldest, block)
-
-    def delete_from(self, block: int) -> None:
-        """Delete the chunks of `block` and all later ones."""
-        for path in self._chunks():
-            if _block_of(path) >= block:
-                path.unlink()
+    def __init__(
+        self,
+        folder: Path,
+        schema: Schema,
+        worlds: int,
+        length: int,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        self._folder = folder
+        self._arrays, self._group = _documents(schema, worlds, length, attributes)
+        self._published: tuple[int, int] | None = None
 
     def publish(self, rows: int, first_row: int) -> None:
         """Tell readers how many rows there are and which is the first one held.
@@ -143,50 +126,28 @@ class StreamFiles:
         Arrays first, then the consolidated copy that stock readers take: they never see columns of
         different lengths.
         """
-        if self.published == (rows, first_row):
+        if self._published == (rows, first_row):
             return
-        group = zarr.open_group(self.folder, mode="r+", use_consolidated=False)
-        for name, array in _arrays(self.folder, "r+").items():
-            if array.shape[1] != rows:
-                array.resize((self.worlds, rows, *array.shape[2:]))
-                self.unsynced.add(self.folder / name / "zarr.json")
-        group.attrs.update({"rows": rows, "first_row": first_row})
-        _consolidate(self.folder)
-        self.unsynced.add(self.folder / "zarr.json")
-        self.published = (rows, first_row)
-
-    def sync(self) -> None:
-        """Make all that was written durable: files before the folders that name them."""
-        for path in sorted(self.unsynced, key=lambda p: (p.is_dir(), p)):
-            if path.exists():
-                sync_path(path)
-        self.unsynced.clear()
-
-    def _read_chunk(self, name: str, block: int) -> np.ndarray:
-        column, path = self.schema[name], self._chunk(name, block)
-        expected = self.worlds * self.length * column.nbytes
-        where = f"{self.folder.name}: array {name!r}, block {block}"
-        if not path.exists():
-            raise UserError(f"{where}: {path} is missing, expected {expected} bytes")
-        values = np.fromfile(path, np.uint8)
-        if values.size != expected:
-            raise UserError(f"{where}: {path} has {values.size} bytes, expected {expected}")
-        return values.view(column.dtype).reshape(self.worlds, self.length, *column.shape)
-
-    def _chunk(self, name: str, block: int) -> Path:
-        zeros = ".0" * len(self.schema[name].shape)
-        return self.folder / name / f"c.0.{block}{zeros}"
-
-    def _chunks(self) -> list[Path]:
-        return [path for name in self.schema for path in (self.folder / name).glob("c.*")]
+        for document in self._arrays.values():
+            document["shape"][1] = rows
+        self._group["attributes"].update(rows=rows, first_row=first_row)
+        for name, document in self._arrays.items():
+            put_file(self._folder / name / METADATA, _encoded(document), durable=False)
+        put_file(self._folder / METADATA, _encoded(self._group), durable=True)
+        self._published = (rows, first_row)
 
 
-def create_stream_files(
-    folder: Path, schema: Schema, worlds: int, length: int, attributes: Mapping[str, Any]
-) -> StreamFiles:
-    """Make the group of a new stream, without rows, in place of any half-made one."""
-    attributes = {"format": FORMAT, "version": VERSION, **attributes, "rows": 0, "first_row": 0}
-    group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=attributes)
+def _documents(
+    schema: Schema, worlds: int, length: int, attributes: Mapping[str, Any]
+) -> tuple[dict[str, Document], Document]:
+    """(array name -> metadata, metadata of the group, which holds the former as well)."""
+    kept: dict[str, Any] = {}
+    group = zarr.open_group(
+        kept,
+        mode="w",
+        zarr_format=3,
+        attributes={"format": FORMAT, "version": VERSION, **attributes},
+    )
     for name, column in schema.items():
         group.create_array(
             name,
@@ -200,62 +161,25 @@ def create_stream_files(
             # One folder an array instead of one a dimension and block.
             chunk_key_encoding={"name": "default", "separator": "."},
         )
-    _consolidate(folder)
-    files = StreamFiles(folder, dict(schema), worlds, length)
-    files.unsynced |= {folder.parent, folder, *folder.iterdir(), *folder.glob("*/zarr.json")}
-    return files
-
-
-def open_stream_files(folder: Path) -> StreamFiles:
-    """Open the group of a stream; its arrays say what the schema is.
-
-    Raises:
-      UserError: the group is missing or unreadable.
-    """
-    try:
-        group = zarr.open_group(folder, mode="r", use_consolidated=False)
-        arrays = _arrays(folder, "r")
-        rows, first_row = int(group.attrs["rows"]), int(group.attrs["first_row"])  # type: ignore[arg-type]
-        worlds, length = next(iter(arrays.values())).chunks[:2]
-    except (OSError, KeyError, ValueError, StopIteration) as error:
-        raise UserError(
-            f"{folder}: expected the zarr group of a stream, found none to read ({error!r})"
-        ) from error
-    schema = {name: Column(a.shape[2:], str(a.dtype)) for name, a in arrays.items()}
-    files = StreamFiles(folder, schema, worlds, length)
-    # A commit that was cut short may have left arrays of different lengths: publish anew.
-    consistent = {a.shape[1] for a in arrays.values()} == {rows}
-    files.published = (rows, first_row) if consistent else (-1, -1)
-    files.oldest = min((_block_of(p) for p in files._chunks()), default=0)
-    return files
-
-
-def _arrays(folder: Path, mode: Literal["r", "r+"]) -> dict[str, zarr.Array[Any]]:
-    """The arrays of a group, sorted by name.
-
-    Zarr's own listing fails on the half-written file that a kill leaves in the group's folder.
-    """
-    found = sorted(path.parent for path in folder.glob("*/zarr.json"))
-    return {path.name: zarr.open_array(path, mode=mode) for path in found}
-
-
-def _block_of(chunk: Path) -> int:
-    return int(chunk.name.split(".")[2])
-
-
-def _consolidate(folder: Path) -> None:
     with warnings.catch_warnings():
         # Said of the consolidated copy, which readers may ignore: every array has its own metadata.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(folder)
+        zarr.consolidate_metadata(kept)
+    document: Document = json.loads(kept[METADATA].to_bytes())
+    return document["consolidated_metadata"]["metadata"], document
+
+
+def _encoded(document: Document) -> bytes:
+    return json.dumps(document, indent=1).encode()
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
+    """Of the replay. Raises ValueError: they cannot be read; UserError: they are another's."""
     try:
-        attributes = dict(zarr.open_group(folder, mode="r").attrs)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: expected a replay folder, found {error!r}") from error
-    if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
-        found = attributes.get("format"), attributes.get("version")
+        attributes = dict(json.loads((folder / METADATA).read_bytes())["attributes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{METADATA} that cannot be read: {error!r}") from error
+    found = attributes.get("format"), attributes.get("version")
+    if found != (FORMAT, VERSION):
         raise UserError(f"{folder}: found format {found}, expected {(FORMAT, VERSION)}")
     return attributes

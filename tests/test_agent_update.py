@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 from agent.agent import make_agent
+from agent.burn_in import make_burn_in
 from agent.config import AgentConfig
 from agent.learner import compute_losses, init_learner, make_update, update_key
 from agent.model import init_params, make_model, parameter_count
@@ -95,6 +97,33 @@ def test_dreams_start_from_all_states_where_there_are_fewer_than_asked_for(model
     start = jax.eval_shape(lambda: learner(model))
     _, handout, _ = jax.eval_shape(make_update(model, config), start, batch, update_key(0, 0))
     assert handout.imagined_return.shape == batch.reward.shape
+
+
+def test_burn_in_leads_from_the_first_rows_to_the_context_of_the_others(model, config, rng):
+    params, key = init_params(model, jax.random.key(0)), jax.random.key(1)
+    batch = random_batch(rng, config, [2, 0, 1], length=7)
+    batch = replace(batch, is_first=np.zeros((3, 7), bool))
+    batch.is_first[1, 1] = True
+    burn_in = make_burn_in(model)
+    rest = burn_in(params, batch, key, 3)
+    np.testing.assert_array_equal(rest.reward, batch.reward[:, 3:])
+    np.testing.assert_array_equal(rest.frames, batch.frames[:, 3:])
+    for name, action in batch.actions.items():
+        np.testing.assert_array_equal(rest.previous[name], action[:, 2])
+        np.testing.assert_array_equal(rest.actions[name], action[:, 3:])
+
+    def same(row):
+        """Whether a context stays when the vectors of one row change, by sequence."""
+        vectors = {name: x.copy() for name, x in batch.vectors.items()}
+        for x in vectors.values():
+            x[:, row] += 3
+        changed = burn_in(params, replace(batch, vectors=vectors), key, 3)
+        return (changed.context.deter == rest.context.deter).all(-1).tolist()
+
+    # The first sequence is of pictures; the second has a reset in row 1.
+    assert same(3) == [True, True, True]  # a row that is trained on
+    assert same(1) == [True, False, False]
+    assert same(0) == [True, True, False]
 
 
 def test_heads_of_equal_shape_start_differently(model):

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,16 @@ def test_a_life_killed_between_checkpoints_is_the_same_life(
     assert records(folder, "killed") == undisturbed[1]
 
 
+def test_a_life_on_a_scratch_disk_that_is_lost_is_the_same_life(folder, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after_decision(patch, 130)
+        assert live("moved", f"replay.scratch={folder}/fast") == 130
+    assert (folder / "fast" / "moved" / "replay" / "zarr.json").exists()
+    shutil.rmtree(folder / "fast")
+    assert live("moved", f"replay.scratch={folder}/other") == 0
+    assert records(folder, "moved") == undisturbed[1]
+
+
 def test_a_life_killed_while_it_is_judged_is_the_same_life(folder, undisturbed, monkeypatch):
     live_until_killed(
         monkeypatch, "judged", Opened.evaluate, lambda opened: len(opened.judged) == 17
@@ -201,8 +212,32 @@ def test_train_records_tell_phases_apart_and_leave_nothing_out(undisturbed):
         assert {task for t in own for task in t["gate"]} == {phase["task"]}
         decisions = sum(t["gate"][phase["task"]]["n"] for t in own)
         assert decisions == phase["env_steps"][1] - phase["env_steps"][0]
+    assert max(t["sampled_latent_age"] for t in trained) > 1  # in updates
     sampled = sum(rows for t in trained for rows in t["sampled_rows"].values())
     assert sampled == phases[-1]["updates"][1] * 4 * 8  # batch and length
+
+
+def test_a_life_by_other_rules_of_memory_is_lived_and_gone_on_with(folder, monkeypatch):
+    rules = [
+        "replay.retention.kind=half_recent",
+        "replay.sampling.kind=current_share",
+        "replay.sampling.share=0.25",
+        "replay.capacity=200",
+        "replay.context=burn_in",
+        "replay.burn_in=2",
+    ]
+    monkeypatch.setattr("storage.block.SMALLEST", 24)
+    assert live("whole", *rules) == 0
+    with monkeypatch.context() as patch:
+        interrupt_after_decision(patch, 200)
+        assert live("stopped", *rules) == 130
+    assert live("stopped", *rules) == 0
+    kept = records(folder, "whole")
+    assert records(folder, "stopped") == kept
+    trained = [json.loads(line) for line in kept["train.jsonl"].splitlines()]
+    assert all(t["sampled_latent_age"] == 0 for t in trained)  # none are stored
+    assert set(trained[-1]["held_rows"]) == {"toy/reach", "toy/match", "toy/picture"}
+    assert sum(trained[-1]["held_rows"].values()) <= 200
 
 
 def test_phases_as_short_as_can_be_are_learnt_from(folder):

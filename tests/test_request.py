@@ -99,7 +99,8 @@ def test_a_phase_that_leaves_no_sequence_behind_is_refused_where_there_is_learni
     with pytest.raises(UserError) as caught:
         request(*short)
     assert str(caught.value).startswith(
-        "phase 2 (toy/match): 32 steps are 16 decisions a world, expected 17 = replay.length + 1"
+        "phase 2 (toy/match): 32 steps are 16 decisions a world, expected 17, a sequence and "
+        "its context, or more"
     )
     with pytest.raises(UserError, match=r"phase 2 .* 15 decisions a world"):
         request("collect.worlds=4", "collect.start=200")

@@ -25,12 +25,12 @@ class Model:
 
     Attributes:
       rows: (stream, world) of every row.
-      latents: of every row; None where it may be that of a commit or a newer one.
+      latents: of every row.
       worlds: stream -> number of worlds, in order of opening.
     """
 
     rows: list[tuple[StreamId, int]] = field(default_factory=list)
-    latents: list[int | None] = field(default_factory=list)
+    latents: list[int] = field(default_factory=list)
     worlds: dict[StreamId, int] = field(default_factory=dict)
 
     def copy(self):
@@ -38,19 +38,27 @@ class Model:
 
 
 class ReplayMachine(RuleBasedStateMachine):
-    """Blocks are made 3 rows long, so that few rows meet every edge."""
+    """Blocks are made 3 rows long, so that few rows meet every edge.
+
+    `commits` are those that can be gone back to: the last one and, until it is released, the one
+    before.
+    """
 
     def __init__(self):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("storage.stream.block_length", lambda capacity, worlds: 3)
+        self.patch.setattr("storage.held.block_length", lambda capacity, worlds, least: 3)
         self.folder = tempfile.TemporaryDirectory()
         self.model = Model()
         self.commits: list[tuple[dict, Model]] = []
         self.replay = None
 
-    @initialize(capacity=st.integers(1, 60), worlds=st.integers(1, 3))
-    def begin(self, capacity, worlds):
+    @initialize(
+        capacity=st.integers(1, 60), worlds=st.integers(1, 3), small=st.sampled_from([0, 4, 1024])
+    )
+    def begin(self, capacity, worlds, small):
+        """`small`: bytes up to which a column is kept in memory as well."""
+        self.patch.setattr("storage.mirror.SMALL", small)
         self.capacity = capacity
         self.open()
         self.begin_stream(worlds, 0)
@@ -132,14 +140,19 @@ class ReplayMachine(RuleBasedStateMachine):
         assert (batch.columns["action.a"][b] == (-steps if plain else 0)).all()
         assert batch.previous["action.a"][b] == (-previous if plain else 0)
         assert plain or (batch.frames[b, :, 0, 0, 0] == steps % 251).all()
-        latent = self.model.latents[previous]
-        assert latent is None or batch.context["latent.deter"][b] == latent
+        assert batch.context["latent.deter"][b] == self.model.latents[previous]
 
     @precondition(lambda self: self.model.rows)
     @rule()
     def commit(self):
         self.commits = [*self.commits[-1:], (self.replay.commit(), self.model.copy())]
         self.check()
+
+    @precondition(lambda self: self.commits)
+    @rule()
+    def release(self):
+        self.replay.release()
+        self.commits = self.commits[-1:]
 
     @precondition(lambda self: self.commits)
     @rule(back=st.sampled_from([0, 0, 0, 1]), crash=st.booleans())
@@ -152,9 +165,6 @@ class ReplayMachine(RuleBasedStateMachine):
         cursor, model = self.commits[-1] if self.commits else (None, Model())
         self.replay.rewind(cursor)
         self.model = model.copy()
-        if back:
-            self.model.latents = [None] * len(self.model.rows)
-        self.commits = [(cursor, self.model.copy())] if self.commits else []
         for number, stream in enumerate(self.model.worlds, start=1):
             assert stream.phase == number
             schema = PLAIN if stream.task == "plain" else IMAGES
@@ -186,10 +196,19 @@ class ReplayMachine(RuleBasedStateMachine):
         self.patch.undo()
 
 
-TestReplayMachine = ReplayMachine.TestCase
-TestReplayMachine.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def settled(examples):
+    return settings(
+        max_examples=examples,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+class TestReplayMachine(ReplayMachine.TestCase):
+    settings = settled(40)
+
+
+@pytest.mark.slow
+class TestReplayMachineAtLength(ReplayMachine.TestCase):
+    settings = settled(500)

@@ -1,0 +1,136 @@
+"""A block: the same rows of every column, one chunk file each; the unit of what is kept or lost."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from storage import files
+from storage.batch import LATENT, STEP, Schema
+from storage.zarr_files import chunk_name, fill_value
+
+SMALLEST, LARGEST = 128, 4096  # rows of a block over all worlds
+
+
+def block_length(capacity: float, worlds: int, least: int = 8) -> int:
+    """Rows of each world in a block of a stream.
+
+    A 64th of the capacity over all worlds, so that dropping whole blocks stays fine-grained in a
+    small replay, within [SMALLEST, LARGEST]; never under `least` for each world.
+
+    Args:
+      capacity: in rows.
+    """
+    return max(int(min(max(capacity / 64, SMALLEST), LARGEST)) // worlds, least)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and how the blocks of one stream lie.
+
+    Attributes:
+      folder: of the stream's group.
+      schema: every column, `step` and latents among them.
+      worlds, length: N, L, shape of a chunk.
+    """
+
+    folder: Path
+    schema: Schema
+    worlds: int
+    length: int
+
+    @property
+    def immutable(self) -> list[str]:
+        """Columns that never change once appended, and so have checksums."""
+        return [name for name in self.schema if not name.startswith(LATENT)]
+
+    @property
+    def latents(self) -> list[str]:
+        """Columns that are rewritten, in the order that undo logs have them."""
+        return sorted(name for name in self.schema if name.startswith(LATENT))
+
+    def path(self, name: str, block: int) -> Path:
+        return self.folder / name / chunk_name(len(self.schema[name].shape), block)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.worlds, self.length, *self.schema[name].shape
+
+    def nbytes(self, name: str) -> int:
+        return self.worlds * self.length * self.schema[name].nbytes
+
+    def offset(self, name: str, world: int, inside: int) -> int:
+        """Of row `inside` of a block's world in its chunk file."""
+        return (world * self.length + inside) * self.schema[name].nbytes
+
+    def read(self, name: str, block: int) -> np.ndarray:
+        """[N, L, …] a whole chunk. Raises UserError: it is missing or not whole."""
+        values = files.read_file(self.path(name, block), self.nbytes(name))
+        return values.view(self.schema[name].dtype).reshape(self.shape(name))
+
+    def create(self, block: int) -> None:
+        """Make the chunk files of a block, all of them or none: their room is taken on the disk."""
+        made: list[Path] = []
+        try:
+            for name in self.schema:
+                path = self.path(name, block)
+                descriptor = files.create_file(path, self.nbytes(name))
+                with files.closing(descriptor):
+                    made.append(path)
+                    if fill := fill_value(name):
+                        values = np.full(self.shape(name), fill, self.schema[name].dtype)
+                        files.write_at(path, descriptor, values, 0)
+        except BaseException:
+            for path in made:
+                files.delete_file(path)
+            raise
+
+    def delete(self, block: int) -> None:
+        """Delete a block's files: first the one that says its rows are there."""
+        for name in sorted(self.schema, key=lambda name: name != STEP):
+            files.delete_file(self.path(name, block))
+
+    def blocks_on_disk(self) -> set[int]:
+        """Indices of the blocks that have files, whole or not."""
+        return {
+            int(path.name.split(".")[2])
+            for name in self.schema
+            for path in (self.folder / name).glob("c.0.*")
+        }
+
+
+@dataclass
+class Block:
+    """What is known of a block that is held.
+
+    Attributes:
+      index: counts the stream's blocks from its birth.
+      rows: of each world that are there.
+      first, newest: append index of its first and of its last row, -1 without any.
+      flushed: rows whose mirrored columns are in the files; the others always are.
+      is_rewritten: whether mirrored latents of flushed rows are newer than those in the files.
+      summed: rows that `sums` covers.
+      sums: checksum of each immutable column over the first `summed` rows, world by world.
+    """
+
+    index: int
+    rows: int = 0
+    first: int = -1
+    newest: int = -1
+    flushed: int = 0
+    is_rewritten: bool = False
+    summed: int = 0
+    sums: dict[str, int] = field(default_factory=dict)
+
+
+def checksum(parts: Iterable[np.ndarray]) -> int:
+    """Of the worlds' rows [rows, …] of a column, one after another."""
+    total = 0
+    for part in parts:
+        if part.size:
+            flat = part.reshape(-1)
+            total = zlib.crc32(flat.view(np.uint8).data, total)
+    return total

@@ -1,0 +1,158 @@
+"""A replay that lives on a scratch disk, and its copy at home, which commits bring up to date.
+
+The copy is a replay like any other: it can be read, inspected, and gone on with when the scratch
+disk is gone. It is made in an order that leaves the commit before in reach until the new one is
+whole: first the log that leads back, then blocks and latents, metadata, and the record.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from continual.files import LOCK
+from storage import commits, files
+from storage.batch import STEP
+from storage.chunks import ChunkFiles
+from storage.commits import Commit
+from storage.held import Capacity, Held
+from storage.history import History
+from storage.stream import Stream
+from storage.undo import read_log
+from storage.zarr_files import COMMITS, StreamId, StreamMetadata, create_store, has_store
+
+
+class Home:
+    """The copy at home of a replay that lives elsewhere."""
+
+    def __init__(self, folder: Path, capacity: Capacity, measure: Mapping[str, Any]) -> None:
+        """Open the copy, making an empty one where there is none.
+
+        Args:
+          measure: size and unit of the capacity, as the store has them.
+        Raises:
+          UserError: the folder is something else, or cannot be written.
+        """
+        self._folder = folder
+        self._capacity = capacity
+        self._history = History(folder)
+        if not has_store(folder):
+            with files.named(folder, "keep a replay"):
+                (folder / COMMITS).mkdir(parents=True, exist_ok=True)
+            create_store(folder, measure)
+
+    def stage(self, source: Path, commit: Commit) -> None:
+        """Bring the copy to a commit that is whole at `source`.
+
+        Raises:
+          UserError: there is no room, say; the commit before can still be gone back to.
+        """
+        last = self._history.commits[-1] if self._history.commits else None
+        rewritten = self._take_log(source, last, commit) if last else set()
+        for number, state in enumerate(commit.streams):
+            ours = commits.layout_of(self._folder, state)
+            theirs = commits.layout_of(source, state)
+            chunks = ChunkFiles(ours, files.MappedFiles())
+            chunks.create_folders()
+            there = _rows_of(last, state)
+            for block in commits.blocks_of(state).values():
+                names = list(ours.schema) if there.get(block.index, 0) < block.rows else []
+                if not names and (number, block.index) in rewritten:
+                    names = ours.latents
+                for name in names:
+                    chunks.copy(name, block.index, theirs)
+            chunks.sync()
+            stream = StreamId(state["phase"], state["task"])
+            attributes = {"phase": stream.phase, "task": stream.task}
+            metadata = StreamMetadata(
+                ours.folder, ours.schema, ours.worlds, ours.length, attributes
+            )
+            metadata.publish(state["rows"], state["first_row"])
+        commits.save_commit(self._folder, commit)
+        self._keep([*self._history.commits[-1:], commit])
+
+    def release(self) -> None:
+        """Free what only the commit before the last needs."""
+        self._keep(self._history.commits[-1:])
+
+    def go_back(self, cursor: Mapping[str, Any] | None) -> None:
+        """Bring the copy back to the commit of a cursor, or to nothing.
+
+        Raises:
+          UserError: it does not have that commit, or is damaged.
+        """
+        commit = self._history.find(cursor) if cursor is not None else None
+        held = Held(self._folder, self._capacity, files.MappedFiles())
+        if commit is not None:
+            held = self._held(commit)
+            for stream in held.streams.values():
+                stream.load_rows(verify_all=False)
+            self._history.undo_since(commit, list(held.streams.values()))
+        self._history.go_back(commit, held)
+        self._history.close()
+
+    def fetch(self, target: Path) -> None:
+        """Put a copy of what is at home in place of whatever replay is at `target`."""
+        with files.named(target, "copy the replay"):
+            for path in target.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+            shutil.copytree(self._folder, target, dirs_exist_ok=True, ignore=_but_not_the_lock)
+
+    def _take_log(self, source: Path, last: Commit, commit: Commit) -> set[tuple[int, int]]:
+        """Copy the log that leads back to the last commit; -> (stream, block) of what is in it."""
+        log = commits.undo_path(source, last.number)
+        if not log.exists():
+            return set()
+        content = files.read_file(log).tobytes()
+        files.put_file(commits.undo_path(self._folder, last.number), content, durable=True)
+        lengths = [state["length"] for state in commit.streams]
+        return {
+            (old.stream, block)
+            for old in read_log(log)
+            for block in range(
+                old.row // lengths[old.stream],
+                (old.row + old.count - 1) // lengths[old.stream] + 1,
+            )
+        }
+
+    def _keep(self, kept: list[Commit]) -> None:
+        """Delete all other commits, and the blocks that only they need."""
+        streams = list(self._held(kept[-1]).streams.values()) if kept else []
+        self._history.keep(kept, streams)
+        for stream in streams:
+            stream.cut()
+
+    def _held(self, commit: Commit) -> Held:
+        """The streams of a commit as they lie at home."""
+        held = Held(self._folder, self._capacity, files.MappedFiles())
+        held.rows = commit.rows
+        for state in commit.streams:
+            stream = StreamId(state["phase"], state["task"])
+            layout = commits.layout_of(self._folder, state)
+            held.streams[stream] = Stream(stream, layout, (STEP,), files.MappedFiles())
+            held.streams[stream].rows = state["rows"]
+            held.streams[stream].blocks = commits.blocks_of(state)
+        return held
+
+
+def has_commit(folder: Path, cursor: Mapping[str, Any]) -> bool:
+    """Whether a replay folder holds the very commit of a cursor."""
+    if cursor["commit"] not in commits.commits_of(folder):
+        return False
+    return bool(commits.load_commit(folder, cursor["commit"])[1] == cursor["checksum"])
+
+
+def _rows_of(commit: Commit | None, stream: Mapping[str, Any]) -> dict[int, int]:
+    """Block of a stream -> its rows in a commit."""
+    for state in commit.streams if commit else ():
+        if (state["phase"], state["task"]) == (stream["phase"], stream["task"]):
+            return {block["index"]: block["rows"] for block in state["blocks"]}
+    return {}
+
+
+def _but_not_the_lock(folder: str, names: list[str]) -> set[str]:
+    del folder
+    return {LOCK} & set(names)
