@@ -67,6 +67,9 @@ class EvaluateConfig(Section):
         0.05, description="share of a phase between evaluations inside it; 1: none"
     )
     inside_episodes: Count = Field(10, description="of each task and policy, inside phases")
+    inside_heads: bool = Field(
+        True, description="inside phases judge every policy, not only the one that lives"
+    )
     sampled: bool = Field(True, description="at phase ends judge with sampled actions as well")
     worlds: Count = Field(5, description="worlds per batched call; changes no number")
 

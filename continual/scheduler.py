@@ -147,7 +147,8 @@ def _due(agenda: Agenda, phase: PlannedPhase, clock: Clock) -> Iterator[Evaluate
     passed = [p for p in inside_points(agenda.evaluate, phase) if p <= clock.phase_step]
     if passed:
         eval_id = f"{phase.number}@{passed[-1]}"
-        yield from _pieces(agenda, eval_id, "inside", agenda.policies, sampled=False)
+        policies = agenda.policies if agenda.evaluate.inside_heads else agenda.policies[:1]
+        yield from _pieces(agenda, eval_id, "inside", policies, sampled=False)
 
 
 def _pieces(

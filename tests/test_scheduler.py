@@ -32,7 +32,9 @@ def agendas(draw):
     plan = tuple(PlannedPhase(i, 1, task, steps) for i, (task, steps) in enumerate(phases, start=1))
     curriculum = NamedCurriculum("drawn", "", None, plan)
     every = draw(st.sampled_from([0.05, 0.3, 0.5, 1.0]))
-    evaluate = EvaluateConfig(inside_every=every, sampled=draw(st.booleans()))
+    evaluate = EvaluateConfig(
+        inside_every=every, inside_heads=draw(st.booleans()), sampled=draw(st.booleans())
+    )
     return Agenda(curriculum, ("gated", "dreamer_actor"), evaluate, draw(st.integers(1, 40)))
 
 
@@ -80,6 +82,10 @@ def test_every_life_ends_and_judges_every_task_before_training_and_at_every_phas
     assert {(i, t, p) for i, t, p in at("end")} == {
         (i, t, p) for i in ends for t in tasks for p in policies
     }
+    for eval_id in {i for i, _, _ in at("inside")}:
+        judged = {(t, p) for i, t, p in at("inside") if i == eval_id}
+        inside = policies if agenda.evaluate.inside_heads else policies[:1]
+        assert judged == {(t, p) for t in tasks for p in inside}
 
 
 @given(agendas(), st.integers(1, 7))
