@@ -11,7 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so that an interrupted install is done again from the start.
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := benchmarks/union_cost.py benchmarks/update_step.py benchmarks/replay.py
+BENCHMARKS := benchmarks/union_cost.py benchmarks/update_step.py benchmarks/replay.py \
+  benchmarks/replay_share.py
 
 .PHONY: help run test check slow bench results wheel constraints clean
 

@@ -96,7 +96,7 @@ STUDIES = (
     Study(
         "gate_sweep",
         "How much hangs on the numbers of the gate?",
-        48_000,
+        40_000,
         2,
         GATE_SETTINGS,
         tuple((CUP, label) for label in GATE_SETTINGS),

@@ -18,6 +18,7 @@ from eval.records import EpisodeRecord, PhaseRecord, Record
 _PLAIN_EVERY = 30.0  # seconds between plain lines
 _LIVE_EVERY = 0.25
 _WINDOW = 60.0  # seconds over which rates are taken
+_COMPILING = 2  # updates of a phase that may wait for a compiler
 
 
 class Progress:
@@ -63,8 +64,9 @@ class Progress:
 
     def lived(self, clock: Clock) -> None:
         now = time.monotonic()
-        if clock.phase != self._now.phase or clock.agent_steps <= self._config.collect.start:
-            self._samples.clear()  # before the first update life goes far faster than after it
+        first = self._config.collect.train_ratio > 0 and _updates(clock) <= _COMPILING
+        if clock.phase != self._now.phase or first:
+            self._samples.clear()  # no measure of what is to come
         self._now = clock
         self._doing = f"living in {self._curriculum.plan[clock.phase - 1].task}"
         if not self._samples or now - self._samples[-1][0] > 1.0:
@@ -115,6 +117,11 @@ class Progress:
             steps = phase.steps - (self._now.phase_step if phase.number == self._now.phase else 0)
             left += max(0, steps) / repeat_of(phase.task, self._config.collect)
         return left
+
+
+def _updates(clock: Clock) -> int:
+    """Made in this phase."""
+    return clock.updates - clock.phase_start[2]
 
 
 def _duration(seconds: float) -> str:

@@ -51,15 +51,16 @@ def test_a_terminal_shows_at_once_what_is_judged_next(seconds, monkeypatch):
 
 
 def test_how_long_it_takes_is_told_from_updates_only(seconds):
-    config = Config.model_validate({"replay": {"length": 2}, "collect": {"start": 50}})
     out = io.StringIO()
-    with Progress(CURRICULUM, config, out, Clock()) as shown:
+    with Progress(CURRICULUM, Config(), out, Clock()) as shown:
         for step in range(40):  # fast, before the first update
             seconds[0] += 1
             shown.lived(Clock(agent_steps=step, env_steps=step))
-        for step in range(50, 61):  # ten seconds a step
+        seconds[0] += 3600
+        shown.lived(Clock(agent_steps=50, env_steps=50, updates=1))  # was compiled
+        for step in range(51, 61):  # ten seconds a step
             seconds[0] += 10
-            shown.lived(Clock(agent_steps=step, env_steps=step, updates=step - 50))
+            shown.lived(Clock(agent_steps=step, env_steps=step, updates=step - 49))
     before, *_, last = out.getvalue().splitlines()
     assert "to live" not in before
     assert "0.1 updates/s" in last

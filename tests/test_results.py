@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+from continual.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,3 +59,24 @@ def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):
 def test_no_two_pieces_share_a_name(results):
     names = [p.name for study in results.STUDIES for p in study.pieces()]
     assert len(names) == len(set(names))
+
+
+def test_pieces_are_lived_a_core_each_and_one_that_fails_stops_no_other(results, monkeypatch):
+    pieces = list(results.STUDIES[0].pieces())[:5]
+    lived = {}
+
+    def live(piece):
+        lived[piece.name] = os.sched_getaffinity(0)
+        if piece is pieces[1]:
+            raise UserError("ended with exit code 1")
+
+    monkeypatch.setattr(results, "live", live)
+    with pytest.raises(UserError, match="exit code 1"):
+        results.live_all(pieces, minutes=1)
+    assert lived.keys() == {piece.name for piece in pieces}
+    assert all(len(cores) == 1 for cores in lived.values())
+
+
+def test_no_piece_begins_when_the_time_is_over(results, monkeypatch):
+    monkeypatch.setattr(results, "live", lambda piece: pytest.fail("began"))
+    assert results.live_all(list(results.STUDIES[0].pieces()), minutes=-1) == 15
