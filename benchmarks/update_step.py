@@ -10,11 +10,13 @@ Prints a table, or with --json one JSON object.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,7 @@ from continual.config import resolve_config
 from continual.envs.interact import Seen
 from continual.envs.interface import union
 from continual.envs.registry import interface_of
+from storage.batch import Batch
 
 TASKS = {"walker": "dmc/walker_walk", "cup": "dmc/ball_in_cup_catch", "crafter": "crafter/reward"}
 
@@ -86,6 +89,32 @@ def calls_a_second(agent: Agent, state: AgentState, worlds: int, seconds: float 
     return calls / (time.perf_counter() - start)
 
 
+def rider_share(agent: Agent, state: AgentState, batch: Batch, repeats: int) -> float:
+    """CPU seconds of the riders' updates over those of DreamerV3's, taking turns."""
+    seconds = {"learner": 0.0, "riders": 0.0}
+
+    def count(name: str, update: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            start = time.process_time()
+            found = jax.block_until_ready(update(*arguments))
+            seconds[name] += time.process_time() - start
+            return found
+
+        return counted
+
+    counted = dataclasses.replace(
+        agent,
+        _update=count("learner", agent._update),
+        riders={
+            name: dataclasses.replace(rider, update=count("riders", rider.update))
+            for name, rider in agent.riders.items()
+        },
+    )
+    for _ in range(repeats):
+        state, _ = counted.learn(state, batch, update_key(0, 0))
+    return seconds["riders"] / seconds["learner"]
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, float | int | str]:
     agent, rng = agent_of(arguments), np.random.default_rng(0)
     batch = random_batch(agent, [0] * arguments.batch, arguments.length, rng)
@@ -124,6 +153,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, float | int | str]:
         "matmul_gflops": products / 1e9,
         "share_of_matmul_rate": operations / seconds / products,
         "params_without_riders": parameter_count(state.learner.params),
+        "rider_cpu_share": rider_share(
+            agent, jax.tree.map(jnp.copy, state), batch, arguments.repeats
+        ),
         "policy_calls_per_second_1": calls_a_second(agent, state, 1),
         "policy_calls_per_second_16": calls_a_second(agent, state, 16),
     }
