@@ -27,20 +27,12 @@ def make_burn_in(model: Model) -> BurnIn:
     def burn_in(
         params: Mapping[str, Any], batch: TrainBatch, key: PRNGKeyArray, rows: int
     ) -> TrainBatch:
-        first = jax.tree.map(lambda x: x[:, :rows], _by_row(batch))
         masks = masks_of(model.union, batch.task)
-        seen = observe(model, params, replace(batch, **first), masks, key)
+        seen = observe(model, params, batch.rows(slice(rows)), masks, key)
         return replace(
-            batch,
-            **jax.tree.map(lambda x: x[:, rows:], _by_row(batch)),
+            batch.rows(slice(rows, None)),
             previous={name: action[:, rows - 1] for name, action in batch.actions.items()},
             context=sg(jax.tree.map(lambda x: x[:, -1], seen.latent)),
         )
 
     return jax.jit(burn_in, static_argnums=3)
-
-
-def _by_row(batch: TrainBatch) -> dict[str, Any]:
-    """What a batch has of every row."""
-    names = "vectors", "frames", "actions", "reward", "is_first", "is_last", "is_terminal"
-    return {name: getattr(batch, name) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,12 @@ class TrainBatch:
     task: Int[Array, " B"]
     context: Latent
     draw: Int[Array, " B"]
+
+    def rows(self, chosen: slice) -> TrainBatch:
+        """The same sequences with some of their rows only; `previous` and `context` stay."""
+        names = "vectors", "frames", "actions", "reward", "is_first", "is_last", "is_terminal"
+        by_row = {name: getattr(self, name) for name in names}
+        return replace(self, **jax.tree.map(lambda x: x[:, chosen], by_row))
 
 
 @struct.dataclass

@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import queue
 import shlex
 import statistics
 import subprocess
@@ -86,24 +85,21 @@ def live_all(pieces: Sequence[Piece], minutes: float) -> int:
     Raises:
       UserError: one of them did not end well; the others were lived.
     """
-    start, cores = time.monotonic(), queue.SimpleQueue[int]()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
+    start, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
+    free = iter(cores)
 
     def one(piece: Piece) -> bool:
         if time.monotonic() - start > 60 * minutes:
             return False
-        core = cores.get()
-        os.sched_setaffinity(0, {core})  # of this thread, and of the process that it starts
-        try:
-            print(f"begins: {piece.name}", flush=True)
-            live(piece)
-            print(f"ended: {piece.name}", flush=True)
-        finally:
-            cores.put(core)
+        print(f"begins: {piece.name}", flush=True)
+        live(piece)
+        print(f"ended: {piece.name}", flush=True)
         return True
 
-    with ThreadPoolExecutor(cores.qsize()) as pool:
+    def settle() -> None:
+        os.sched_setaffinity(0, {next(free)})  # of this thread, and of processes that it starts
+
+    with ThreadPoolExecutor(len(cores), initializer=settle) as pool:
         begun = [pool.submit(one, piece) for piece in pieces]
     return sum(not done.result() for done in begun)
 

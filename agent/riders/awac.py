@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -173,7 +172,7 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
     ) -> tuple[AwacState, Metrics]:
         del key
         if config.bootstrap == "imagined":  # known for the last K states only
-            batch = last_columns(batch, handout.imagined_return.shape[1])
+            batch = batch.rows(slice(-handout.imagined_return.shape[1], None))
         length = batch.reward.shape[1]
         feature = handout.latent.feature[:, -length:]
         masks = masks_of(model.union, batch.task)
@@ -224,19 +223,6 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
         return AwacState(params, optimiser, scale, mean_square), Metrics(means, per_task)
 
     return Rider(init, jax.jit(update, donate_argnums=0))
-
-
-def last_columns(batch: TrainBatch, columns: int) -> TrainBatch:
-    """What a policy on features needs of a batch, for its last `columns` rows."""
-    cut = lambda x: x[:, -columns:]
-    return replace(
-        batch,
-        actions={name: cut(action) for name, action in batch.actions.items()},
-        reward=cut(batch.reward),
-        is_first=cut(batch.is_first),
-        is_last=cut(batch.is_last),
-        is_terminal=cut(batch.is_terminal),
-    )
 
 
 def effective_share(total: Array, squares: Array, n: Array) -> Array:
