@@ -38,10 +38,16 @@ RESULTS, RUNS = ROOT / "docs" / "results", ROOT / "runs" / "results"
 LAST = 10  # training episodes that count as the end
 
 
+def curriculum_of(piece: Piece) -> str:
+    return (
+        f"description: {piece.study}, {piece.label}\nphases: [{{task: {piece.task}, steps: 1}}]\n"
+    )
+
+
 def command_of(piece: Piece, curriculum: Path) -> list[str]:
     return [
         *("continual.run", str(curriculum), "scale=laptop", f"seed={piece.seed}"),
-        f"collect.budgets={{dmc: {piece.env_steps}}}",
+        f"collect.budgets={{{piece.task}: {piece.env_steps}}}",
         # One judgement, at the end: what is reported are the training episodes.
         "evaluate.inside_every=1",
         *piece.overrides,
@@ -58,10 +64,7 @@ def live(piece: Piece) -> None:
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     curriculum = RUNS / f"{piece.name}.yaml"
-    text = (
-        f"description: {piece.study}, {piece.label}\nphases: [{{task: {piece.task}, steps: 1}}]\n"
-    )
-    write_atomically(curriculum, text)
+    write_atomically(curriculum, curriculum_of(piece))
     command = command_of(piece, curriculum)
     with (RUNS / f"{piece.name}.log").open("a", encoding="utf-8") as log:
         code = subprocess.run(

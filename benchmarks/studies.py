@@ -60,7 +60,6 @@ AWAC_SETTINGS = {
     "report": (),
     "rms": ("agent.riders.awac.advantage=rms",),
     "rms_beta0.3": ("agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
-    "rms_exp": ("agent.riders.awac.advantage=rms", "agent.riders.awac.weight=exp"),
 }
 GATE_SETTINGS = {
     "default": (),

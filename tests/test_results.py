@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from continual.errors import UserError
+from continual.request import parse_request
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +60,14 @@ def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):
 def test_no_two_pieces_share_a_name(results):
     names = [p.name for study in results.STUDIES for p in study.pieces()]
     assert len(names) == len(set(names))
+
+
+def test_every_piece_lives_as_long_as_its_study_says(results, tmp_path):
+    for piece in (p for study in results.STUDIES for p in study.pieces()):
+        file = tmp_path / "piece.yaml"
+        file.write_text(results.curriculum_of(piece))
+        asked = parse_request(results.command_of(piece, file)[1:])
+        assert [(p.task, p.steps) for p in asked.curriculum.plan] == [(piece.task, piece.env_steps)]
 
 
 def test_pieces_are_lived_a_core_each_and_one_that_fails_stops_no_other(results, monkeypatch):
