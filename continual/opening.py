@@ -62,7 +62,8 @@ def open_life(request: Request) -> Iterator[Opened]:
             home=folder.replay if scratch else None,
         )
         stack.callback(replay.close)
-        replay.rewind(saved.replay if saved else None)
+        leave_out = config.replay.damaged == "leave_out"
+        replay.rewind(saved.replay if saved else None, leave_out=leave_out)
         book = RecordBook(folder.records)
         book.rewind(saved.records if saved else {})
         life, worlds = _life(config, agent, request, saved)
@@ -116,7 +117,7 @@ def _own(
 ) -> None:
     """Make the run's folder, or see that it is this run's, and keep others out of it."""
     # Where a run lives for the time is no part of it, and may be another place tomorrow.
-    elsewhere = {"replay": {"scratch"}}
+    elsewhere = {"replay": {"scratch", "damaged"}}
     kept_config = config.model_dump(mode="json", by_alias=True, exclude=elsewhere)
     kept_curriculum = resolved(curriculum) | {
         "return_ranges": {t: list(r) for t in curriculum.tasks if (r := return_range(t))}

@@ -33,6 +33,9 @@ class ReplayConfig(Section):
         description="latent before a sequence: in replay, zeros, or what rows before it lead to",
     )
     burn_in: Count = Field(8, description="rows before a sequence, for context=burn_in")
+    damaged: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="when a run goes on and a block of rows is damaged"
+    )
 
     @property
     def untrained(self) -> int:

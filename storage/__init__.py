@@ -3,7 +3,8 @@
 from storage import retention, sampling
 from storage.batch import FRAMES, Batch, Column, Schema, Where
 from storage.held import Capacity
-from storage.replay import Replay, open_replay
+from storage.opening import open_replay
+from storage.replay import Replay
 from storage.zarr_files import StreamId
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from storage.batch import FRAMES, STEP, WRITTEN, Batch, Column, Schema, Where
-from storage.files import Buffers
+from storage.memory import Buffers
 from storage.sampling import frame_rung, images_first
 from storage.stream import Stream
 from storage.undo import Old

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from storage import files
-from storage.batch import LATENT, STEP, Schema
+from storage.batch import LATENT, Schema
 from storage.zarr_files import chunk_name, fill_value
 
 SMALLEST, LARGEST = 128, 4096  # rows of a block over all worlds
@@ -87,11 +87,6 @@ class Layout:
             for path in made:
                 files.delete_file(path)
             raise
-
-    def delete(self, block: int) -> None:
-        """Delete a block's files: first the one that says its rows are there."""
-        for name in sorted(self.schema, key=lambda name: name != STEP):
-            files.delete_file(self.path(name, block))
 
     def blocks_on_disk(self) -> set[int]:
         """Indices of the blocks that have files, whole or not."""

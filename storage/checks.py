@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +58,11 @@ def located(layout: Layout, name: str, block: Block) -> Iterator[None]:
         ) from error
 
 
-def check_files(layout: Layout, blocks: Iterable[Block]) -> None:
+def check_files(layout: Layout, block: Block) -> None:
     """Raises UserError: a file of a block is missing or not whole."""
-    for block in blocks:
-        for name in layout.schema:
-            with located(layout, name, block):
-                files.check_file(layout.path(name, block.index), layout.nbytes(name))
+    for name in layout.schema:
+        with located(layout, name, block):
+            files.check_file(layout.path(name, block.index), layout.nbytes(name))
 
 
 def read_checked(layout: Layout, name: str, block: Block) -> np.ndarray:

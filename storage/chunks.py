@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from storage import files
-from storage.block import Layout
-from storage.files import MappedFile, MappedFiles
+from storage.batch import STEP
+from storage.block import Layout, checksum
+from storage.memory import MappedFile, MappedFiles
 
 _owners = itertools.count()
 
@@ -36,7 +37,7 @@ class ChunkFiles:
         self._layout = layout
         self._maps = maps
         self._owner = next(_owners)  # of maps; a folder would do, and takes long to compare
-        self._row_nbytes = {name: column.nbytes for name, column in layout.schema.items()}
+        self._nbytes = {name: column.nbytes for name, column in layout.schema.items()}
         self._open: dict[str, tuple[Path, int]] = {}  # of the block that is being filled
         self._open_block = -1
         self._unsynced: set[Path] = set()
@@ -59,10 +60,18 @@ class ChunkFiles:
         self._unsynced |= {layout.path(name, index) for name in layout.schema}
         self._unsynced_folders |= {layout.folder / name for name in layout.schema}
 
-    def delete(self, index: int) -> None:
-        """Delete the files of a block."""
-        self._layout.delete(index)
-        self._unsynced -= {self._layout.path(name, index) for name in self._layout.schema}
+    def deletion_of(self, indices: Collection[int]) -> Callable[[], None]:
+        """A job that deletes blocks: first the files that say that their rows are there."""
+        layout = self._layout
+        first = [layout.path(STEP, index) for index in indices]
+        others = [layout.path(n, i) for i in indices for n in layout.schema if n != STEP]
+        self._unsynced.difference_update(first, others)
+
+        def delete() -> None:
+            files.delete_files(first)
+            files.delete_files(others)
+
+        return delete
 
     def leave(self, names: Sequence[str], index: int) -> None:
         """Keep no map or descriptor of a block."""
@@ -77,45 +86,89 @@ class ChunkFiles:
             os.close(descriptor)
         self._open.clear()
 
+    def sync_of_now(self) -> Callable[[], None]:
+        """A job that makes durable what has been written to files so far.
+
+        Files are deleted only by jobs that are done after it.
+        """
+        paths, self._unsynced = self._unsynced, {path for path, _ in self._open.values()}
+
+        def sync() -> None:
+            try:
+                files.sync_data(paths)
+            except BaseException:
+                self._unsynced |= paths
+                raise
+
+        return sync
+
     def sync(self) -> None:
         """Make all that was written durable: files before the folders that name them."""
-        files.sync_data(self._unsynced)
+        self.sync_of_now()()
         files.sync_data(self._unsynced_folders)
-        self._unsynced = {path for path, _ in self._open.values()}
         self._unsynced_folders.clear()
 
     # Reading
 
-    def look(self) -> None:
-        """See `MappedFiles.look`."""
-        self._maps.look()
+    def read_into(
+        self, name: str, worlds: np.ndarray, rows: np.ndarray, out: np.ndarray, at: np.ndarray
+    ) -> None:
+        """out[at[k]] [T, …] = the T rows of worlds[k] from rows[k] on, copied once.
 
-    def mapped(self, name: str, index: int, world: int, inside: slice) -> np.ndarray:
-        """[rows, …] rows of a block where they lie."""
-        maps, nbytes = self._maps, self._row_nbytes[name]
+        Raises:
+          UserError: a file was cut, or its disk cannot read it.
+        """
+        maps, length, size = self._maps, out.shape[1], self._layout.length
+        nbytes, key = self._nbytes[name], (self._owner, name)
+        maps.look()
+        found: dict[int, MappedFile] = {}
+        copies = []
+        for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
+            done = 0
+            while done < length:
+                index, first = divmod(row + done, size)
+                count = min(length - done, size - first)
+                file = found.get(index)
+                if file is None:
+                    file = found[index] = maps.get((*key, index), self._map)
+                file.ask((world * size + first) * nbytes, count * nbytes, maps.epoch)
+                copies.append(
+                    (out[b, done : done + count], file.values[world, first : first + count])
+                )
+                done += count
+        # A copy leaves nothing else in the processor's cache, so they all come last.
+        for into, values in copies:
+            into[:] = values
+
+    def checksum(self, name: str, index: int, count: int) -> int:
+        """Of the first rows of a block, world by world."""
+        maps, nbytes, length = self._maps, self._nbytes[name], self._layout.length
         file = maps.get((self._owner, name, index), self._map)
-        start = (world * self._layout.length + inside.start) * nbytes
-        file.ask(start, (inside.stop - inside.start) * nbytes, maps.epoch)
-        values: np.ndarray = file.values[world, inside]
-        return values
+        for world in range(self._layout.worlds):
+            file.ask(world * length * nbytes, count * nbytes, maps.epoch)
+        return checksum(file.values[:, :count])
 
     def read(self, name: str, world: int, row: int, count: int) -> np.ndarray:
         """[count, …] rows of a world, copied."""
-        parts = spans(self._layout.length, row, count)
-        return np.concatenate([self.mapped(name, i, world, inside) for i, inside, _ in parts])
+        column = self._layout.schema[name]
+        found = np.empty((1, count, *column.shape), column.dtype)
+        self.read_into(name, np.array([world]), np.array([row]), found, np.array([0]))
+        values: np.ndarray = found[0]
+        return values
 
     # Writing
 
-    def write_row(
-        self, names: Sequence[str], index: int, inside: int, rows: Mapping[str, np.ndarray]
+    def write_cells(
+        self, name: str, index: int, inside: int, cells: Sequence[Sequence[memoryview]]
     ) -> None:
-        """Write some columns of the newest row [N, …]; their files stay open, and unsynced."""
-        length = self._layout.length
-        for name in names:
-            path, descriptor = self._open.get(name) or self._open_file(name, index)
-            nbytes = self._row_nbytes[name]
-            for world, values in enumerate(rows[name]):
-                files.write_at(path, descriptor, values, (world * length + inside) * nbytes)
+        """Write the newest rows of a column, cells[world][row], from row `inside` of a block on.
+
+        The file stays open, and unsynced.
+        """
+        path, descriptor = self._open.get(name) or self._open_file(name, index)
+        for world, of_world in enumerate(cells):
+            offset = self._layout.offset(name, world, inside)
+            files.write_all_at(path, descriptor, of_world, offset)
 
     def write(
         self, name: str, world: int, row: int, values: np.ndarray, blocks: Container[int]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from continual.errors import UserError
-from storage import files, retention
+from storage import memory, retention
 from storage.batch import Schema
 from storage.block import Layout, block_length
 from storage.mirror import mirrored, nbytes_of
@@ -49,6 +49,11 @@ class Capacity:
         """Whether the newest rows stay to the row, whatever block they are in."""
         return self.keep.is_recency and self.unit == "rows"
 
+    @property
+    def measure(self) -> dict[str, Any]:
+        """What is fixed for the life of a folder."""
+        return {"size": self.size, "unit": self.unit}
+
     def of_row(self, schema: Schema) -> int:
         """What a row of one world counts."""
         return nbytes_of(schema) if self.unit == "bytes" else 1
@@ -68,7 +73,7 @@ class Held:
       rows: ever appended.
     """
 
-    def __init__(self, folder: Path, capacity: Capacity, maps: files.MappedFiles) -> None:
+    def __init__(self, folder: Path, capacity: Capacity, maps: memory.MappedFiles) -> None:
         self.streams: dict[StreamId, Stream] = {}
         self.rows = 0
         self._folder = folder
@@ -126,10 +131,14 @@ class Held:
         return max(0, self.rows + ahead - self._capacity.size) if self._is_exact else 0
 
     def runs(self, ahead: int = 0) -> Runs:
-        """Unbroken runs of rows that can be sampled, once `ahead` more are in the newest stream."""
+        """Unbroken runs of rows that can be sampled, once `ahead` more are in the newest stream.
+
+        Those that are there already can be read.
+        """
         key = self.rows, len(self.streams), ahead
         if self._runs is not None and self._runs[0] == key:
             return self._runs[1]
+        self.settle()
         oldest = self.oldest(ahead)
         found = [
             (i, first, stop)
@@ -142,8 +151,14 @@ class Held:
         self._runs = key, make_runs(found)
         return self._runs[1]
 
+    def settle(self) -> None:
+        """See `Stream.settle`."""
+        for stream in self.streams.values():
+            stream.settle()
+
     def rows_of(self, stream: Stream) -> int:
         """Of one stream that can be sampled, over all worlds."""
+        stream.settle()
         return stream.held_rows(self.oldest())
 
     def _evict_old(self) -> None:

@@ -15,7 +15,8 @@ from storage import commits
 from storage.batch import STEP
 from storage.checks import read_checked
 from storage.commits import Commit
-from storage.files import MappedFiles, sizes_below
+from storage.files import sizes_below
+from storage.memory import MappedFiles
 from storage.mirror import nbytes_of
 from storage.stream import Stream
 from storage.zarr_files import StreamId

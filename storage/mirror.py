@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from storage.batch import STEP, WRITTEN, Column, Schema
-from storage.files import Memory
+from storage.memory import Memory
 
 SMALL = 1024  # bytes of a cell up to which a copy in memory pays
 

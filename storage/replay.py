@@ -15,11 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from continual.errors import UserError, nearest
-from continual.files import lock_folder
-from storage import commits, files, sampling
+from storage import commits, files, memory, sampling
 from storage.assemble import Order, arranged, gather_rows, rewrites, with_latents
 from storage.batch import LATENT, STEP, WRITTEN, Batch, Column, Schema, Where
-from storage.checks import check_files, check_same
+from storage.checks import check_same
 from storage.commits import Commit
 from storage.held import Capacity, Held
 from storage.history import History
@@ -28,7 +27,7 @@ from storage.prefetch import Prefetch
 from storage.sampling import draw_where
 from storage.staging import Home, has_commit
 from storage.stream import Stream
-from storage.zarr_files import COMMITS, StreamId, check_capacity, create_store, has_store
+from storage.zarr_files import StreamId
 
 
 class Replay:
@@ -68,11 +67,11 @@ class Replay:
         self._tasks = tuple(tasks)
         self._draw = draw
         self._home = home
-        self._maps = files.MappedFiles()
+        self._maps = memory.MappedFiles()
         self._prefetch = Prefetch()
         self._history = History(folder)
         self._is_settled = is_new
-        self._buffers = files.Buffers()
+        self._buffers = memory.Buffers()
         self._hold(Held(folder, capacity, self._maps), 0, {})
 
     # Filling
@@ -195,6 +194,7 @@ class Replay:
             return 0
         if latents.keys() != self._kept.keys():
             raise ValueError(f"latents {sorted(latents)}, expected {sorted(self._kept)}")
+        self._held.settle()
         length = next(iter(latents.values())).shape[1]
         parts = list(rewrites(self._streams, where, length, self._held.oldest()))
         if self._history.commits:
@@ -219,7 +219,7 @@ class Replay:
             self._held,
             writes=self._writes,
             drawn=dict(zip(self._tasks, self._drawn.tolist(), strict=True)),
-            capacity=_measure(self._capacity),
+            capacity=self._capacity.measure,
         )
         if self._home is not None:
             self._is_settled = False
@@ -233,12 +233,13 @@ class Replay:
         if self._home is not None:
             self._home.release()
 
-    def rewind(self, cursor: Mapping[str, Any] | None) -> None:
+    def rewind(self, cursor: Mapping[str, Any] | None, *, leave_out: bool = False) -> None:
         """Hold exactly the rows and latents of a commit; drop what came later.
 
         Args:
           cursor: from the last `commit`, or the one before it unless it was released; None for an
             empty replay.
+          leave_out: hold all but the blocks that are damaged; `notes` names them.
 
         Raises:
           UserError: a file is missing, damaged or does not fit this run; no rows were dropped.
@@ -255,7 +256,8 @@ class Replay:
             self._hold(held, 0, {})
         else:
             held.rows = commit.rows
-            held.streams = {s.id: s for s in (self._load(held, s, commit) for s in commit.streams)}
+            loaded = [self._load(held, state, commit, leave_out) for state in commit.streams]
+            held.streams = {stream.id: stream for stream in loaded}
             streams = list(held.streams.values())
             was_rewritten = self._history.undo_since(commit, streams)
             for stream in streams:
@@ -314,7 +316,9 @@ class Replay:
         ours = {STEP: Column((), "int64")} | ({WRITTEN: Column((), "int64")} if self._kept else {})
         return {**schema, **self._kept, **ours}
 
-    def _load(self, held: Held, state: Mapping[str, Any], commit: Commit) -> Stream:
+    def _load(
+        self, held: Held, state: Mapping[str, Any], commit: Commit, leave_out: bool
+    ) -> Stream:
         """Read what a commit holds of one stream, and see that it fits this run."""
         layout = commits.layout_of(self._folder, state)
         task = state["task"]
@@ -325,76 +329,9 @@ class Replay:
         check_same(layout.folder, "latents", kept, self._kept)
         stream = held.stream(StreamId(state["phase"], task), layout)
         stream.rows, stream.blocks = int(state["rows"]), commits.blocks_of(state)
-        check_files(layout, stream.blocks.values())
         # What was durable is whole after a kill; after a loss of power it had better be looked at.
-        stream.load_rows(verify_all=commit.boot != files.boot_id())
+        found = stream.load_rows(verify_all=commit.boot != files.boot_id())
+        if found and not leave_out:
+            raise UserError(f"{found[0]}; to go on without its block: replay.damaged=leave_out")
+        self.notes += [f"{line}; its block is left out" for line in found]
         return stream
-
-
-def open_replay(
-    folder: Path,
-    *,
-    capacity: int | Capacity,
-    latents: Schema,
-    tasks: Sequence[str],
-    context: Literal["stored", "zero"],
-    draw: sampling.Rule | None = None,
-    home: Path | None = None,
-) -> Replay:
-    """Lock a replay folder, making it first where there is none. The replay holds nothing yet.
-
-    Where a run goes on, `rewind` to its cursor comes next; where it begins anew in an old folder,
-    `rewind(None)`.
-
-    Args:
-      folder: made with its parents.
-      capacity: over all streams that can be sampled; a number is that of the newest rows. Size and
-        unit are fixed for the life of the folder; the rule is not.
-      latents: the columns that `write_latents` rewrites, `latent.*`.
-      tasks: all tasks of the run; the position of a task is its index in `Batch.task`.
-      context: `stored` keeps latents with the rows; `zero` keeps none and hands out zeros.
-      draw: where sequences start, by default anywhere.
-      home: where commits put a copy, if `folder` is on a scratch disk, and rewinds may find it.
-
-    Raises:
-      UserError: the folder is something else, cannot be written, lies on a network file system, is
-        locked, or was made for another capacity.
-    """
-    if not isinstance(capacity, Capacity):
-        capacity = Capacity(capacity)
-    if capacity.size < 1:
-        raise UserError(f"replay capacity of {capacity.size} {capacity.unit}, expected 1 or more")
-    misnamed = [name for name in latents if not name.startswith(LATENT) or name == WRITTEN]
-    if misnamed:
-        raise ValueError(f"latent columns {misnamed}, expected names that begin with {LATENT!r}")
-    files.refuse_network(folder)
-    exists = has_store(folder)
-    there = commits.commits_of(folder)
-    with files.named(folder, "keep a replay"):
-        (folder / COMMITS).mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(folder, "a replay has one writer, wait for it")
-    try:
-        if not exists:
-            # Lost with a commit there, it is made again as it was.
-            made_for = commits.load_commit(folder, there[-1])[0].capacity if there else None
-            create_store(folder, made_for or _measure(capacity))
-        check_capacity(folder, _measure(capacity))
-    except BaseException:
-        os.close(lock)
-        raise
-    return Replay(
-        folder,
-        lock,
-        capacity=capacity,
-        latents=latents,
-        tasks=tasks,
-        context=context,
-        draw=draw or sampling.Uniform(),
-        home=Home(home, capacity, _measure(capacity)) if home else None,
-        is_new=not exists and not there,
-    )
-
-
-def _measure(capacity: Capacity) -> dict[str, Any]:
-    """What of a capacity is fixed for the life of a folder."""
-    return {"size": capacity.size, "unit": capacity.unit}

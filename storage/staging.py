@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from continual.errors import UserError
 from continual.files import LOCK
-from storage import commits, files
+from storage import commits, files, memory
 from storage.batch import STEP
 from storage.chunks import ChunkFiles
 from storage.commits import Commit
@@ -27,11 +28,9 @@ from storage.zarr_files import COMMITS, StreamId, StreamMetadata, create_store, 
 class Home:
     """The copy at home of a replay that lives elsewhere."""
 
-    def __init__(self, folder: Path, capacity: Capacity, measure: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, capacity: Capacity) -> None:
         """Open the copy, making an empty one where there is none.
 
-        Args:
-          measure: size and unit of the capacity, as the store has them.
         Raises:
           UserError: the folder is something else, or cannot be written.
         """
@@ -41,7 +40,7 @@ class Home:
         if not has_store(folder):
             with files.named(folder, "keep a replay"):
                 (folder / COMMITS).mkdir(parents=True, exist_ok=True)
-            create_store(folder, measure)
+            create_store(folder, capacity.measure)
 
     def stage(self, source: Path, commit: Commit) -> None:
         """Bring the copy to a commit that is whole at `source`.
@@ -54,7 +53,7 @@ class Home:
         for number, state in enumerate(commit.streams):
             ours = commits.layout_of(self._folder, state)
             theirs = commits.layout_of(source, state)
-            chunks = ChunkFiles(ours, files.MappedFiles())
+            chunks = ChunkFiles(ours, memory.MappedFiles())
             chunks.create_folders()
             there = _rows_of(last, state)
             for block in commits.blocks_of(state).values():
@@ -84,11 +83,12 @@ class Home:
           UserError: it does not have that commit, or is damaged.
         """
         commit = self._history.find(cursor) if cursor is not None else None
-        held = Held(self._folder, self._capacity, files.MappedFiles())
+        held = Held(self._folder, self._capacity, memory.MappedFiles())
         if commit is not None:
             held = self._held(commit)
             for stream in held.streams.values():
-                stream.load_rows(verify_all=False)
+                if wrong := stream.load_rows(verify_all=False):
+                    raise UserError(wrong[0])
             self._history.undo_since(commit, list(held.streams.values()))
         self._history.go_back(commit, held)
         self._history.close()
@@ -127,12 +127,12 @@ class Home:
 
     def _held(self, commit: Commit) -> Held:
         """The streams of a commit as they lie at home."""
-        held = Held(self._folder, self._capacity, files.MappedFiles())
+        held = Held(self._folder, self._capacity, memory.MappedFiles())
         held.rows = commit.rows
         for state in commit.streams:
             stream = StreamId(state["phase"], state["task"])
             layout = commits.layout_of(self._folder, state)
-            held.streams[stream] = Stream(stream, layout, (STEP,), files.MappedFiles())
+            held.streams[stream] = Stream(stream, layout, (STEP,), memory.MappedFiles())
             held.streams[stream].rows = state["rows"]
             held.streams[stream].blocks = commits.blocks_of(state)
         return held

@@ -6,22 +6,24 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from storage.batch import STEP, WRITTEN, Schema
+from continual.errors import UserError
+from storage.arrivals import Arrivals
+from storage.background import Background
+from storage.batch import STEP, WRITTEN
 from storage.block import Block, Layout, checksum
-from storage.checks import check_rows, read_checked
-from storage.chunks import ChunkFiles, spans
-from storage.files import MappedFiles
+from storage.checks import check_files, read_checked
+from storage.chunks import ChunkFiles
+from storage.memory import MappedFiles
 from storage.mirror import Mirror
 from storage.undo import Old
 from storage.zarr_files import StreamId, StreamMetadata
-
-_OURS = (STEP, WRITTEN)  # columns that no caller gives
 
 
 class Stream:
     """Rows of one stream; those of held blocks can be read and rewritten.
 
     Attributes:
+      schema: of the rows, our own columns included.
       rows: of each world since the stream's birth, evicted ones counted; index of the next row.
       blocks: held blocks by index, oldest first.
       needed: indices of the blocks that a commit still needs; their files outlive the block.
@@ -36,25 +38,17 @@ class Stream:
         self.rows = 0
         self.blocks: dict[int, Block] = {}
         self.needed: set[int] = set()
-        schema = layout.schema
+        self.schema = schema = layout.schema
         self._mirror = Mirror({n: schema[n] for n in small}, self.worlds, 4 * self.length)
         self._large = [name for name in schema if name not in small]
-        # (name, shape, dtype, [M, N, …]) of what callers give and the mirror holds.
-        self._targets: list[tuple[str, tuple[int, ...], np.dtype, np.ndarray]] = []
         self._chunks = ChunkFiles(layout, maps)
+        self._background = Background(is_used=bool(self._large))
         self._retired: set[int] = set()  # evicted blocks whose files are still there
-        self._given = {
-            name: ((self.worlds, *column.shape), np.dtype(column.dtype))
-            for name, column in schema.items()
-            if name not in _OURS
-        }
-        self._large_given = {n: g for n, g in self._given.items() if n in self._large}
+        self._arrivals = Arrivals(self.worlds, schema, self._large)
+        self._filled = Block(-1)  # takes rows as long as there are fewer than
+        self._full_at = 0
         attributes = {"phase": stream.phase, "task": stream.task}
         self._metadata = StreamMetadata(layout.folder, schema, self.worlds, self.length, attributes)
-
-    @property
-    def schema(self) -> Schema:
-        return self.layout.schema
 
     # Filling
 
@@ -75,45 +69,32 @@ class Stream:
           ValueError: a column is missing, is not of the schema, or has another shape or dtype.
           UserError: the disk is full or fails. In either case nothing was added.
         """
-        row = self.rows
-        block = self.blocks.get(row // self.length)
-        if begins := block is None:
-            check_rows(rows, self._given)
-            block = self._begin_block()
-            row = self.rows
-        for name, shape, dtype, column in self._targets:
-            values = rows.get(name)
-            if values is None or values.shape != shape or values.dtype != dtype:
-                break
-            column[row] = values
-        else:
-            if len(rows) == len(self._given):
-                self._finish_row(block, rows, step, writes)
-                return begins
-        # What was written is beyond the last row that counts.
-        check_rows(rows, self._given)
-        raise AssertionError("rows that do not fit are refused")
-
-    def _finish_row(
-        self, block: Block, rows: Mapping[str, np.ndarray], step: int, writes: int
-    ) -> None:
-        """Write what callers do not give or the mirror does not hold, and count the row."""
-        row = self.rows
-        if self._large:
-            check_rows({name: rows[name] for name in self._large}, self._large_given)
-            self._chunks.write_row(self._large, block.index, row % self.length, rows)
-        columns = self._mirror.columns
-        columns[STEP][:, row] = step if self.worlds == 1 else np.arange(step, step + self.worlds)
-        if WRITTEN in columns:
-            columns[WRITTEN][:, row] = writes
-        if block.rows == 0:
-            block.first = step
-        block.rows += 1
-        block.newest = step + self.worlds - 1
+        begins = self.rows >= self._full_at and self._make_room(rows, step)
+        self._arrivals.add(rows, step, writes)
+        self._filled.rows += 1
+        self._filled.newest = step + self.worlds - 1
         self.rows += 1
+        return begins
+
+    def settle(self) -> None:
+        """Put the newest rows where all below reads. Raises UserError: a failed disk; they wait."""
+        count = self._arrivals.count
+        if not count:
+            return
+        first = self.rows - count
+        for name, values in self._arrivals.columns():
+            if name in self._mirror.columns:
+                self._mirror.columns[name][:, first : first + count] = values
+        for name, cells in self._arrivals.large_columns():
+            self._chunks.write_cells(name, *divmod(first, self.length), cells)
+        self._arrivals.clear()
 
     def evict(self, index: int) -> None:
         """Hold a block no more; its files go when no commit needs them."""
+        self.settle()
+        if self.blocks[index].summed < self.blocks[index].rows:
+            self._background.finish()  # which may be at it
+        self._full_at = 0
         del self.blocks[index]
         self._mirror.free(index * self.length, (index + 1) * self.length)
         self._chunks.leave(self._large, index)
@@ -121,10 +102,10 @@ class Stream:
         self.delete_retired()
 
     def delete_retired(self) -> None:
-        """Delete the files of blocks that are neither held nor needed."""
-        for index in sorted(self._retired - self.needed):
-            self._chunks.delete(index)
-            self._retired.remove(index)
+        """Delete the files of blocks that are neither held nor needed, or begin to."""
+        if gone := self._retired - self.needed:
+            self._retired -= gone
+            self._background.begin(self._chunks.deletion_of(gone))
 
     # Looking
 
@@ -193,15 +174,7 @@ class Stream:
         if name in self._mirror.columns:
             out[at] = self._mirror.gather([name], worlds, rows, out.shape[1])[name]
             return
-        self._chunks.look()
-        mapped, length, size = self._chunks.mapped, out.shape[1], self.length
-        for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
-            index, offset = divmod(row, size)
-            if offset + length <= size:
-                out[b] = mapped(name, index, world, slice(offset, offset + length))
-                continue
-            for index, inside, outside in spans(size, row, length):
-                out[b, outside] = mapped(name, index, world, inside)
+        self._chunks.read_into(name, worlds, rows, out, at)
 
     def ours(self, name: str, worlds: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """`STEP` or `WRITTEN` of single rows."""
@@ -267,19 +240,19 @@ class Stream:
 
     def restore(self, old: Old) -> None:
         """Put latents back in the files, where the block is held."""
-        at = 0
-        for name in self.layout.latents:
-            column = self.schema[name]
-            size = old.count * column.nbytes
-            values = np.frombuffer(old.cells[at : at + size], column.dtype)
-            values = values.reshape(old.count, *column.shape)
+        for name, values in old.columns(self.schema):
             self._chunks.write(name, old.world, old.row, values, self.blocks)
-            at += size
 
     # On disk
 
     def flush(self) -> None:
-        """Bring the files of all held blocks up to date."""
+        """Bring the files of all held blocks up to date, and end what was begun.
+
+        Raises:
+          UserError: the disk fails, or failed in the meantime.
+        """
+        self._background.finish()
+        self.settle()
         for block in self.blocks.values():
             self._flush_block(block)
 
@@ -287,8 +260,7 @@ class Stream:
         """Checksum what was appended."""
         for block in self.blocks.values():
             if block.summed < block.rows:
-                block.sums = {n: self._checksum(n, block) for n in self.layout.immutable}
-                block.summed = block.rows
+                self._sum_up(block)
 
     def sync(self) -> None:
         """Make all that was written durable: files before the folders that name them."""
@@ -299,30 +271,38 @@ class Stream:
         self._metadata.publish(self.rows, int(self.first_rows(oldest).min()))
 
     def close(self) -> None:
+        """Let go of all files; what failed in the meantime is of no account."""
+        self._background.drop()
         self._chunks.close()
 
     # Coming back
 
-    def load_rows(self, *, verify_all: bool) -> None:
+    def load_rows(self, *, verify_all: bool) -> list[str]:
         """Read what the mirror holds, latents apart, and compare its checksums.
 
         Args:
           verify_all: compare those of the other columns too.
-        Raises:
-          UserError: a file cannot be read, or holds something else.
+        Returns:
+          What is wrong, a line for each block that is damaged; they are held no more.
         """
         self._reserve(-(-self.rows // self.length) * self.length, ())
-        for block in self.blocks.values():
-            for name in self.layout.immutable:
-                if name in self._mirror.columns or verify_all:
-                    self._load(name, block)
+        wrong = []
+        for block in list(self.blocks.values()):
+            try:
+                check_files(self.layout, block)
+                for name in self.layout.immutable:
+                    if name in self._mirror.columns or verify_all:
+                        self._load(name, block)
+            except UserError as error:
+                wrong.append(str(error))
+                del self.blocks[block.index]
+        return wrong
 
     def load_latents(self) -> None:
         """Read the mirror's latents."""
         for block in self.blocks.values():
-            for name in self.layout.latents:
-                if name in self._mirror.columns:
-                    self._load(name, block)
+            for name in self._mirror.columns.keys() & self.layout.latents:
+                self._load(name, block)
 
     def cut(self) -> None:
         """Make rows absent that were appended after those that are held, and drop their blocks."""
@@ -333,30 +313,48 @@ class Stream:
                 self._chunks.write_chunk(STEP, block.index, steps)
         self._retired = self.layout.blocks_on_disk() - self.blocks.keys()
         self.delete_retired()
+        self._background.finish()
 
     # Inside
 
-    def _begin_block(self) -> Block:
+    def _make_room(self, rows: Mapping[str, np.ndarray], step: int) -> bool:
+        """Have room for these rows and some more; -> whether that began a block."""
+        self._arrivals.check(rows)
+        self.settle()
+        block = self.blocks.get(self.rows // self.length)
+        begins = block is None
+        self._filled = block or self._begin_block(step)
+        self._full_at = min((self._filled.index + 1) * self.length, self.rows + self._arrivals.most)
+        return begins
+
+    def _begin_block(self, step: int) -> Block:
         # A stream that comes back after its newest block was evicted skips to a new one: the files
         # of the old one may be needed by a rewind.
         index = -(-self.rows // self.length)
         for block in self.blocks.values():
             self._flush_block(block)
+        if self._large and self._filled.index in self.blocks:
+            self._seal(self._filled)
         self._reserve((index + 1) * self.length, self.blocks.values())
         self._chunks.create(index)
         self.rows = index * self.length
-        block = self.blocks[index] = Block(index)
+        block = self.blocks[index] = Block(index, first=step)
         return block
+
+    def _seal(self, block: Block) -> None:
+        """Begin to make a full block durable and to sum it up, so that a commit has less to do."""
+        sync = self._chunks.sync_of_now()
+
+        def seal() -> None:
+            sync()
+            self._sum_up(block)
+
+        self._background.begin(seal)
 
     def _reserve(self, rows: int, there: Collection[Block]) -> None:
         """Have places for rows in the mirror, which has those of some blocks already."""
-        starts = ((b.index * self.length, b.rows) for b in there)
-        self._mirror.reserve(rows, [(start, start + count) for start, count in starts])
-        self._targets = [
-            (name, *self._given[name], column.swapaxes(0, 1))
-            for name, column in self._mirror.columns.items()
-            if name in self._given
-        ]
+        held = [(b.index * self.length, b.index * self.length + b.rows) for b in there]
+        self._mirror.reserve(rows, held)
 
     def _cells(self, name: str, world: int, row: int, count: int) -> np.ndarray:
         """[count, …] rows of a column, wherever they are kept."""
@@ -381,10 +379,15 @@ class Stream:
                     self._chunks.write(name, world, start, part, self.blocks)
         block.flushed, block.is_rewritten = block.rows, False
 
+    def _sum_up(self, block: Block) -> None:
+        block.sums = {name: self._checksum(name, block) for name in self.layout.immutable}
+        block.summed = block.rows
+
     def _checksum(self, name: str, block: Block) -> int:
+        if name not in self._mirror.columns:
+            return self._chunks.checksum(name, block.index, block.rows)
         start = block.index * self.length
-        worlds = range(self.worlds)
-        return checksum(self._cells(name, world, start, block.rows) for world in worlds)
+        return checksum(self._mirror.columns[name][:, start : start + block.rows])
 
     def _load(self, name: str, block: Block) -> None:
         """Read a chunk, compare its checksum if it has one, and mirror its rows."""

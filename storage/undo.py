@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from storage import files
+from storage.batch import LATENT, Schema
 
 _HEAD = struct.Struct("<4sIIqII")  # mark, stream, world, first row, rows, bytes that follow
 _SUM = struct.Struct("<I")  # checksum of head and cells
@@ -37,6 +40,16 @@ class Old:
     row: int
     count: int
     cells: bytes
+
+    def columns(self, schema: Schema) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, [count, …]) of each latent of a schema."""
+        at = 0
+        for name in sorted(n for n in schema if n.startswith(LATENT)):
+            column = schema[name]
+            size = self.count * column.nbytes
+            values = np.frombuffer(self.cells[at : at + size], column.dtype)
+            yield name, values.reshape(self.count, *column.shape)
+            at += size
 
 
 class UndoLog:

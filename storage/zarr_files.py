@@ -170,7 +170,7 @@ def _documents(
 
 
 def _encoded(document: Document) -> bytes:
-    return json.dumps(document, indent=1).encode()
+    return json.dumps(document).encode()
 
 
 def _attributes(folder: Path) -> dict[str, Any]:

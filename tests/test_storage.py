@@ -203,6 +203,18 @@ def test_a_row_that_does_not_fit_its_schema_adds_nothing(replay, change, message
     assert replay.held_rows() == {WALKER.task: 3}
 
 
+def test_a_row_is_taken_whatever_the_order_and_the_strides_of_its_columns(replay):
+    for step in range(30):
+        rows = rows_at(WALKER_SCHEMA, step)
+        gaps = {n: np.repeat(v, 2, axis=-1)[..., ::2] for n, v in reversed(rows.items())}
+        replay.open_stream(WALKER, WALKER_SCHEMA, 1)
+        replay.append(WALKER, gaps)
+    batch = replay.sample(np.random.default_rng(0), 20, 5, UNION)
+    for name, column in WALKER_SCHEMA.items():
+        expected = content(column, steps_of(batch).ravel())
+        np.testing.assert_array_equal(batch.columns[name], expected.reshape(20, 5, *column.shape))
+
+
 @pytest.mark.parametrize("name", ["step", "latent.deter", "obs/x"])
 def test_reserved_names_cannot_be_columns(replay, name):
     with pytest.raises(ValueError, match="not free"):

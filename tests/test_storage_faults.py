@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,8 @@ import zarr
 
 from continual.errors import UserError
 from storage import FRAMES
-from storage.files import MappedFile, filesystem_of
+from storage.files import filesystem_of
+from storage.memory import MappedFile
 from tests.storage_cases import (
     CRAFTER,
     CRAFTER_SCHEMA,
@@ -90,7 +92,7 @@ def kill_at(patch, chosen: int) -> None:
 
         return call
 
-    for name in ("pwrite", "posix_fallocate", "fdatasync", "fsync"):
+    for name in ("pwrite", "pwritev", "posix_fallocate", "fdatasync", "fsync"):
         patch.setattr(f"os.{name}", mortal(getattr(os, name)))
     for name in ("unlink", "replace"):
         patch.setattr(f"pathlib.Path.{name}", mortal(getattr(Path, name)))
@@ -274,6 +276,48 @@ def test_a_commit_that_failed_can_be_tried_again(folder, monkeypatch):
     replay.close()
 
 
+def test_rows_that_cannot_be_written_to_their_file_wait_until_they_can(folder, monkeypatch):
+    replay = open_at(folder)
+    fill(replay, CRAFTER, CRAFTER_SCHEMA, 30)
+    with monkeypatch.context() as patch:
+        break_call(patch, "pwritev", errno.EIO)
+        with pytest.raises(UserError, match=r"obs.image.*: cannot write: Input/output error"):
+            replay.sample(np.random.default_rng(0), 4, 8, UNION)
+    fill(replay, CRAFTER, CRAFTER_SCHEMA, 10)
+    batch = replay.sample(np.random.default_rng(0), 50, 8, UNION)
+    steps = steps_of(batch)
+    assert steps.max() == 39
+    np.testing.assert_array_equal(
+        batch.frames[:50],
+        content(CRAFTER_SCHEMA[FRAMES], steps.ravel()).reshape(batch.frames.shape),
+    )
+    replay.close()
+
+
+def test_a_write_that_the_system_cuts_short_is_ended(folder, monkeypatch):
+    pwritev = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: pwritev(fd, parts[:2], at))
+    replay = open_at(folder)
+    fill(replay, CRAFTER, CRAFTER_SCHEMA, 30)
+    batch = replay.sample(np.random.default_rng(0), 50, 8, UNION)
+    expected = content(CRAFTER_SCHEMA[FRAMES], steps_of(batch).ravel())
+    np.testing.assert_array_equal(batch.frames, expected.reshape(batch.frames.shape))
+    replay.close()
+
+
+def test_what_fails_in_the_background_is_said_by_the_next_commit(folder, monkeypatch):
+    replay = open_at(folder)
+    with monkeypatch.context() as patch:
+        break_call(patch, "fdatasync", errno.EIO)
+        fill(replay, CRAFTER, CRAFTER_SCHEMA, 130)  # a block is full
+        replay._held.streams[CRAFTER]._background._pool.shutdown()
+    with pytest.raises(UserError, match="cannot make durable: Input/output error"):
+        replay.commit()
+    replay.rewind(replay.commit())
+    assert seen_steps(replay) == set(range(130))
+    replay.close()
+
+
 def test_latents_are_not_touched_when_the_log_cannot_be_written(folder, monkeypatch):
     replay = open_at(folder)
     fill(replay, WALKER, WALKER_SCHEMA, 100)
@@ -304,7 +348,7 @@ def test_a_page_that_cannot_be_read_is_an_error_and_no_signal(tmp_path, monkeypa
     mapped = MappedFile(path, "uint8", (8 * 2**20,))
     mapped.ask(0, 2**20, epoch=0)
     os.truncate(path, 2**20)
-    monkeypatch.setattr("storage.files._expect", lambda *_: None)  # its size had been right
+    monkeypatch.setattr("storage.memory.expect_size", lambda *_: None)  # its size had been right
     mapped.ask(0, 2**20, epoch=0)
     with pytest.raises(UserError, match=r"file: cannot read bytes 2097152 to 3145728: Bad address"):
         mapped.ask(2**21, 2**20, epoch=0)
@@ -320,6 +364,54 @@ def test_a_zeroed_page_of_a_column_in_memory_is_found_at_the_next_start(folder):
     replay = open_at(folder)
     with pytest.raises(UserError, match=r"'obs.dmc.walker.speed', block 1 .*is damaged"):
         replay.rewind(cursor)
+    replay.close()
+
+
+@pytest.mark.parametrize("how", ["zeroed", "cut", "gone"])
+def test_a_life_can_go_on_without_a_damaged_block(folder, how):
+    replay = open_at(folder)
+    fill(replay, WALKER, WALKER_SCHEMA, 300)
+    fill(replay, CRAFTER, CRAFTER_SCHEMA, 20)
+    cursor = replay.commit()
+    replay.close()
+    path = folder / WALKER.name / "obs.dmc.walker.speed" / "c.0.1.0"
+    if how == "zeroed":
+        path.write_bytes(bytes(path.stat().st_size))
+    elif how == "cut":
+        os.truncate(path, 100)
+    else:
+        path.unlink()
+    replay = open_at(folder)
+    with pytest.raises(UserError, match=r"to go on without its block: replay.damaged=leave_out"):
+        replay.rewind(cursor)
+    replay.rewind(cursor, leave_out=True)
+    (note,) = replay.notes
+    assert re.search(r"'obs.dmc.walker.speed', block 1 \(rows 128 to 256\).*left out", note)
+    lost = set(range(128, 256))
+    assert seen_steps(replay) == set(range(320)) - lost
+    fill(replay, WALKER, WALKER_SCHEMA, 50)
+    cursor = replay.commit()
+    replay.release()
+    replay.rewind(cursor)
+    assert replay.notes == []
+    assert seen_steps(replay) == set(range(370)) - lost
+    assert not path.exists()
+    replay.close()
+
+
+def test_a_stream_goes_on_in_a_new_block_when_its_newest_is_left_out(folder):
+    replay = open_at(folder)
+    fill(replay, WALKER, WALKER_SCHEMA, 200)
+    cursor = replay.commit()
+    replay.close()
+    (folder / WALKER.name / "reward" / "c.0.1").unlink()
+    replay = open_at(folder)
+    replay.rewind(cursor, leave_out=True)
+    fill(replay, WALKER, WALKER_SCHEMA, 40)
+    assert seen_steps(replay) == {*range(128), *range(200, 240)}
+    cursor = replay.commit()
+    replay.rewind(cursor)
+    assert seen_steps(replay) == {*range(128), *range(200, 240)}
     replay.close()
 
 

@@ -104,6 +104,7 @@ def test_latents_written_after_the_copying_began_are_handed_out(tmp_path, copied
 def test_what_goes_wrong_while_copying_ahead_is_said_when_the_batch_is_asked_for(tmp_path):
     replay = open_at(tmp_path / "replay")
     fill(replay, CRAFTER, CRAFTER_SCHEMA, 60)
+    replay.sample(np.random.default_rng(0), B, T, UNION)  # the newest rows are in their file now
     (path,) = (tmp_path / "replay" / CRAFTER.name / FRAMES).glob("c.*")
     path.write_bytes(b"")
     replay.prefetch(np.random.default_rng(3), B, T, UNION, 0)

@@ -1,0 +1,119 @@
+"""The newest rows of a stream, until many at once are put where they are read from.
+
+A call that writes many rows to a file, or to a column in memory, costs little more than one that
+writes a single row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from operator import attrgetter, itemgetter
+
+import numpy as np
+
+from storage.batch import STEP, WRITTEN, Schema
+from storage.checks import check_rows
+
+MOST_ROWS, MOST_BYTES = 512, 2**19  # that wait; what fits into a processor's cache
+
+_shape, _dtype = attrgetter("shape"), attrgetter("dtype")
+
+
+class Arrivals:
+    """Rows of N worlds that wait, checked and copied.
+
+    Attributes:
+      count: of each world.
+      most: that should wait.
+    """
+
+    def __init__(self, worlds: int, schema: Schema, large: Collection[str]) -> None:
+        """
+        Args:
+          schema: two columns or more besides our own, which no caller gives.
+          large: names of columns that are handed out as bytes, row by row.
+        """
+        self.count = 0
+        self._worlds = worlds
+        self._given = given = {
+            name: ((worlds, *column.shape), np.dtype(column.dtype))
+            for name, column in schema.items()
+            if name not in (STEP, WRITTEN)
+        }
+        names = sorted(given, key=lambda name: name in large)
+        self._pick = itemgetter(*names)
+        self._shapes = [given[name][0] for name in names]
+        self._dtypes = [given[name][1] for name in names]
+        self._small = [name for name in names if name not in large]
+        self._record = np.dtype([(n, given[n][1], given[n][0]) for n in self._small])
+        self._records: list[bytes] = []
+        self._large: dict[str, list[bytes]] = {n: [] for n in names if n in large}
+        self._steps: list[int] = []
+        self._writes: list[int] = []
+        nbytes = sum(dtype.itemsize * int(np.prod(shape)) for shape, dtype in given.values())
+        self.most = min(MOST_ROWS, max(1, MOST_BYTES // nbytes))
+
+    def check(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Raises ValueError: what `add` would refuse."""
+        check_rows(rows, self._given)
+
+    def add(self, rows: Mapping[str, np.ndarray], step: int, writes: int) -> None:
+        """Take one row of each world.
+
+        Args:
+          rows: name -> [N, …] for every column but our own; copied.
+          step: append index of world 0's row; the other worlds' follow.
+          writes: batches written back so far.
+        Raises:
+          ValueError: a column is missing, is not of the schema, or has another shape or dtype;
+            nothing was added.
+        """
+        # As few steps a column as there can be: appending small rows consists of them.
+        try:
+            values = self._pick(rows)
+            fits = (
+                len(rows) == len(values)
+                and list(map(_shape, values)) == self._shapes
+                and list(map(_dtype, values)) == self._dtypes
+            )
+        except KeyError:
+            fits = False
+        if not fits:
+            self.check(rows)
+        if self._large:
+            for cells, value in zip(self._large.values(), values[len(self._small) :], strict=True):
+                cells.append(value.tobytes())
+            values = values[: len(self._small)]
+        try:
+            self._records.append(b"".join(values))
+        except (BufferError, TypeError, ValueError):  # some are views with gaps
+            self._records.append(b"".join([value.tobytes() for value in values]))
+        self._steps.append(step)
+        self._writes.append(writes)
+        self.count += 1
+
+    def columns(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, [N, K, …] the K rows that wait), our own columns included."""
+        steps, writes = np.array(self._steps, np.int64), np.array(self._writes, np.int64)
+        yield STEP, steps + np.arange(self._worlds)[:, None]
+        yield WRITTEN, np.broadcast_to(writes, (self._worlds, self.count))
+        if self._small:
+            records = np.frombuffer(b"".join(self._records), self._record)
+            for name in self._small:
+                yield name, records[name].swapaxes(0, 1)
+
+    def large_columns(self) -> Iterator[tuple[str, list[list[memoryview]]]]:
+        """(name, for each world the K cells that wait)."""
+        for name, cells in self._large.items():
+            size = len(cells[0]) // self._worlds
+            views = [memoryview(cell) for cell in cells]
+            worlds = range(0, self._worlds * size, size)
+            yield name, [[view[start : start + size] for view in views] for start in worlds]
+
+    def clear(self) -> None:
+        """They are where they belong."""
+        for waiting in (self._records, *self._large.values()):
+            waiting.clear()
+        self._steps.clear()
+        self._writes.clear()
+        self.count = 0
