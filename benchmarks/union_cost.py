@@ -21,7 +21,7 @@ from batches import random_batch
 
 from agent.agent import make_agent
 from agent.learner import update_key
-from continual.backend import keep_compiled_programs
+from continual.backend import keep_compiled_programs, set_compiler_flags
 from continual.config import Config, resolve_config
 from continual.envs.interact import Seen
 from continual.envs.interface import union
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--scale", default="laptop")
     parser.add_argument("--repeats", type=int, default=200)
     arguments = parser.parse_args()
+    set_compiler_flags()
     keep_compiled_programs()
     config = resolve_config({}, arguments.scale)
     agents = {

@@ -4,7 +4,8 @@
 
 All figures come from one process. `share_of_matmul_rate` is the update's rate of counted operations
 over the rate of a 2048-cube float32 product; seconds differ between machines, that share hardly.
-Prints a table, or with --json one JSON object.
+Prints a table, or with --json one JSON object. Like `make`, it asks for huge pages where the user
+has not decided otherwise (GLIBC_TUNABLES).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +32,7 @@ from agent.config import AgentConfig, AwacConfig, ModelConfig
 from agent.learner import update_key
 from agent.model import parameter_count
 from agent.sizes import SIZES, model_of_size
+from continual.backend import set_compiler_flags
 from continual.cli import run_door
 from continual.config import resolve_config
 from continual.envs.interact import Seen
@@ -176,6 +180,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     arguments = parser.parse_args(argv)
+    set_compiler_flags()
     found = measure(arguments)
     if arguments.json:
         print(json.dumps(found))
@@ -186,4 +191,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if "GLIBC_TUNABLES" not in os.environ:  # the C library reads it at a start only
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
     run_door(main)

@@ -5,6 +5,7 @@ python -m continual.run curricula/dmc_then_crafter.yaml [key.path=value …] [--
 
 from __future__ import annotations
 
+from continual.backend import set_compiler_flags
 from continual.cli import run_door
 from continual.dry_run import describe
 from continual.opening import open_life
@@ -14,6 +15,7 @@ from continual.scheduler import Checkpoint, Collect, Done, EndPhase, Evaluate, n
 
 
 def main(argv: list[str]) -> int:
+    set_compiler_flags()
     request = parse_request(argv)
     if request.is_dry:
         print(describe(request))
