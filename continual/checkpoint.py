@@ -7,7 +7,9 @@
 
 A folder is written and deleted under another name, and has its own only while it is whole. Serials
 count all that were ever written, so the newest is the one of the highest serial: whatever happens,
-there is nothing else to keep in step.
+there is nothing else to keep in step. Kept are the newest ones, which a life can go on from, and
+the last of every phase, whose agent can be loaded. One that is found damaged is passed over, and
+set aside as `<name>.damaged` when the life goes on from the one before.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +42,8 @@ from continual.scheduler import Clock
 from eval.gate_sums import GateSums
 
 SCHEMA = 1
-_NAME = re.compile(r"([0-9]{6,})-p[0-9]+-[0-9]+-[0-9]+")
+_NAME = re.compile(r"([0-9]{6,})-p([0-9]+)-[0-9]+-[0-9]+")
+_DAMAGED = ".damaged"
 
 Tree = TypeVar("Tree")
 
@@ -54,6 +57,7 @@ class Saved:
       clock: of the life.
       replay, records: cursors for their `rewind`.
       manifest: everything else that is small.
+      passed_over: newer checkpoints that are damaged, and how.
     """
 
     path: Path
@@ -61,12 +65,14 @@ class Saved:
     replay: Mapping[str, Any]
     records: Mapping[str, int]
     manifest: Mapping[str, Any]
+    passed_over: Mapping[Path, str] = field(default_factory=dict)
 
 
 def save_checkpoint(
     folder: Path, life: Life, *, replay: Mapping[str, Any], records: Mapping[str, int], keep: int
 ) -> Path:
-    """Write the life; then, and only then, delete all but the newest `keep` checkpoints.
+    """Write the life; then, and only then, delete checkpoints that are neither among the newest
+    `keep` nor the last of a phase.
 
     Returns:
       The new checkpoint, which is durable.
@@ -100,37 +106,69 @@ def save_checkpoint(
         sync_path(written)
     partial.rename(path)
     sync_path(folder)
-    for old in _whole(folder)[:-keep]:
-        old.rename(_partial(old))
+    whole = _whole(folder)
+    spared = {_phase(old): old for old in whole}.values()
+    for old in whole[:-keep]:
+        if old not in spared:
+            old.rename(_partial(old))
     for rest in folder.glob(f"*{PARTIAL}"):
         shutil.rmtree(rest)
     return path
 
 
-def find_checkpoint(folder: Path) -> Saved | None:
-    """The newest checkpoint, its checksums verified; None before the first.
+def find_checkpoint(folder: Path, phase: int | None = None) -> Saved | None:
+    """The newest checkpoint that is whole, by its checksums; None before the first.
 
+    Args:
+      phase: the last one of this phase, instead of the newest of all.
     Raises:
-      UserError: it is damaged, or of another schema; or there is what is no checkpoint.
+      UserError: all of them are damaged, or the newest is of another schema; there is what is no
+        checkpoint; or there is none of that phase.
     """
-    whole = _whole(folder)
-    if not whole:
-        return None
-    path = whole[-1]
+    whole = [path for path in _whole(folder) if phase in (None, _phase(path))]
+    if not whole and phase is not None:
+        there = sorted({_phase(path) for path in _whole(folder)})
+        raise UserError(
+            f"{folder}: no checkpoint of phase {phase}, there are those of "
+            f"{', '.join(map(str, there)) or 'none'}"
+        )
+    passed_over: dict[Path, str] = {}
+    for path in reversed(whole):
+        try:
+            return replace(_read(path), passed_over=passed_over)
+        except Damaged as error:
+            passed_over[path] = str(error)
+    if passed_over:
+        raise UserError(next(iter(passed_over.values())))
+    return None
+
+
+class Damaged(Exception):
+    """What is on the disk is not what was written."""
+
+
+def _read(path: Path) -> Saved:
+    """Raises Damaged, or UserError: it is of another schema."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA:
             raise UserError(f"{path}: checkpoint of schema {manifest['schema']}, expected {SCHEMA}")
         for name, expected in manifest["sha256"].items():
             if _sha256(path / name) != expected:
-                raise UserError(
+                raise Damaged(
                     f"{path / name}: damaged: its checksum is not the one in manifest.json"
                 )
         clock = manifest["clock"]
         clock["phase_start"] = tuple(clock["phase_start"])
         return Saved(path, Clock(**clock), manifest["replay"], manifest["records"], manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint: {error}") from error
+        raise Damaged(f"{path}: cannot be read as a checkpoint: {error}") from error
+
+
+def set_aside(saved: Saved) -> None:
+    """Take the damaged checkpoints that were passed over out of the way; they can be looked at."""
+    for path in saved.passed_over:
+        path.rename(path.with_name(path.name + _DAMAGED))
 
 
 def load_agent(saved: Saved, like: AgentState) -> AgentState:
@@ -219,7 +257,7 @@ def _whole(folder: Path) -> list[Path]:
     Raises:
       UserError: there is what is no checkpoint: not to know it must not mean to begin anew.
     """
-    found = [p for p in folder.glob("*") if p.is_dir() and p.suffix != PARTIAL]
+    found = [p for p in folder.glob("*") if p.is_dir() and p.suffix not in (PARTIAL, _DAMAGED)]
     for path in found:
         if not _serial(path):
             raise UserError(
@@ -229,9 +267,15 @@ def _whole(folder: Path) -> list[Path]:
 
 
 def _serial(path: Path) -> int:
-    """Of a checkpoint, whole or partial; 0 for anything else."""
-    match = _NAME.fullmatch(path.name.removesuffix(PARTIAL))
+    """Of a checkpoint, whole, partial or damaged; 0 for anything else."""
+    match = _NAME.fullmatch(path.name.removesuffix(PARTIAL).removesuffix(_DAMAGED))
     return int(match[1]) if match else 0
+
+
+def _phase(path: Path) -> int:
+    """Of a whole checkpoint."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[2]) if match else 0
 
 
 def _partial(path: Path) -> Path:

@@ -14,7 +14,14 @@ import jax
 from agent.agent import Agent, make_agent
 from continual import seeding
 from continual.backend import keep_compiled_programs
-from continual.checkpoint import Saved, find_checkpoint, load_agent, load_meter, load_stage
+from continual.checkpoint import (
+    Saved,
+    find_checkpoint,
+    load_agent,
+    load_meter,
+    load_stage,
+    set_aside,
+)
 from continual.config import Config, differences
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, return_range
@@ -71,6 +78,10 @@ def open_life(request: Request) -> Iterator[Opened]:
         progress.say(request.banner(life.clock if saved else None))
         for note in replay.notes:
             progress.say(note)
+        if saved:
+            for note in saved.passed_over.values():
+                progress.say(f"{note}; the run goes on from the checkpoint before it")
+            set_aside(saved)
         tracker = Trackers([JsonLines(book), Timing(folder.records / "timing.jsonl"), progress])
         opened = Opened(
             request=request,

@@ -59,8 +59,8 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Hear SIGINT and SIGTERM while the context lasts."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        """Hear SIGINT, SIGTERM and SIGUSR1, which job schedulers send, while the context lasts."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
         before = [signal.signal(number, self._hear) for number in numbers]
         try:
             yield self
@@ -165,7 +165,12 @@ class Opened:
             replace_file(self.folder.pictures / name, picture, durable=False)
 
     def save(self) -> None:
-        """Checkpoint: replay first, then records, then the folder that names their cursors."""
+        """Checkpoint: replay first, then records, then the folder that names their cursors.
+
+        Until the next one the replay can go back to the checkpoint before as well, should this one
+        turn out to be damaged.
+        """
+        self.replay.release()
         replay, records = self.replay.commit(), self.book.commit()
         save_checkpoint(
             self.folder.checkpoints,
@@ -174,7 +179,6 @@ class Opened:
             records=records,
             keep=self.request.config.checkpoint.keep,
         )
-        self.replay.release()
         self.saved = self.life.clock
 
     def report(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from continual import checkpoint
-from continual.checkpoint import find_checkpoint, load_agent, save_checkpoint
+from continual.checkpoint import find_checkpoint, load_agent, save_checkpoint, set_aside
 from continual.errors import UserError
 from continual.life import Life
 from continual.scheduler import Clock
@@ -21,8 +22,8 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing below catches it."""
 
 
-def save(folder: Path, learnt: int) -> Path:
-    life = Life(CLOCK, {"learnt": np.array(learnt)})
+def save(folder: Path, learnt: int, clock: Clock = CLOCK) -> Path:
+    life = Life(clock, {"learnt": np.array(learnt)})
     return save_checkpoint(folder, life, replay={"rows": 42}, records={"a": 7}, keep=2)
 
 
@@ -83,10 +84,49 @@ def test_what_is_no_checkpoint_is_not_taken_for_a_new_life(tmp_path):
         find_checkpoint(tmp_path)
 
 
-def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(tmp_path):
-    path = save(tmp_path, 1) / "agent.safetensors"
+def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"agent\.safetensors: damaged"):
+
+
+def test_damaged_checkpoints_alone_are_refused_by_the_name_of_a_file(tmp_path):
+    for learnt in (1, 2):
+        flip_a_bit(save(tmp_path, learnt) / "agent.safetensors")
+    with pytest.raises(UserError, match=r"000002-p2-40-3/agent\.safetensors: damaged"):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut manifest", "missing file"])
+def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(tmp_path, how):
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    if how == "flipped":
+        flip_a_bit(newest / "agent.safetensors")
+    elif how == "cut manifest":
+        (newest / "manifest.json").write_text((newest / "manifest.json").read_text()[:50])
+    else:
+        (newest / "stage.safetensors").unlink()
+    assert learnt_in(tmp_path) == 1
+    saved = find_checkpoint(tmp_path)
+    assert list(saved.passed_over) == [newest]
+    set_aside(saved)
+    assert learnt_in(tmp_path) == 1
+    assert not find_checkpoint(tmp_path).passed_over
+    for learnt in (3, 4, 5):
+        save(tmp_path, learnt)
+        assert learnt_in(tmp_path) == learnt
+    assert newest.with_name(f"{newest.name}.damaged").is_dir()
+
+
+def test_the_last_checkpoint_of_every_phase_is_kept(tmp_path):
+    for learnt in range(12):
+        save(tmp_path, learnt, replace(CLOCK, phase=1 + learnt // 4))
+    kept = [int(path.name[:6]) for path in sorted(tmp_path.iterdir())]
+    assert kept == [4, 8, 11, 12]
+    for phase, learnt in ((1, 3), (2, 7), (3, 11)):
+        saved = find_checkpoint(tmp_path, phase)
+        assert saved.clock.phase == phase
+        assert load_agent(saved, {"learnt": np.array(0)})["learnt"] == learnt
+    with pytest.raises(UserError, match="no checkpoint of phase 4, there are those of 1, 2, 3"):
+        find_checkpoint(tmp_path, 4)

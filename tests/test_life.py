@@ -134,6 +134,45 @@ def test_a_life_stopped_by_ctrl_c_and_gone_on_with_is_the_same_life(
     assert records(folder, "stopped") == undisturbed[1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1])
+def test_other_signals_than_ctrl_c_save_and_say_so_in_the_exit_code(
+    folder, undisturbed, monkeypatch, number
+):
+    learn = Living._learn
+
+    def interrupting(self: Living) -> None:
+        learn(self)
+        if self.life.clock.env_steps == 130:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Living, "_learn", interrupting)
+        assert live(f"signal{number}") == 128 + number
+    assert live(f"signal{number}") == 0
+    assert records(folder, f"signal{number}") == undisturbed[1]
+
+
+def test_a_damaged_newest_checkpoint_costs_no_more_than_the_way_from_the_one_before(
+    folder, undisturbed, monkeypatch, capsys
+):
+    learn = Living._learn
+
+    def interrupting(self: Living) -> None:
+        learn(self)
+        if self.life.clock.env_steps == 131:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Living, "_learn", interrupting)
+        assert live("damaged") == 130
+    newest = max((folder / "runs" / "damaged" / "checkpoints").iterdir())
+    (newest / "agent.safetensors").write_bytes(b"")
+    capsys.readouterr()
+    assert live("damaged") == 0
+    assert f"{newest.name}/agent.safetensors: damaged" in capsys.readouterr().out
+    assert records(folder, "damaged") == undisturbed[1]
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing below catches it."""
 
