@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from continual.life import Life, Meter, Stage
 from continual.pacing import rows_before_update, updates_due
 from continual.scheduler import Clock
 from continual.tracking import Tracker
+from continual.watch import refuse_poisoned
 from curricula.loader import PlannedPhase
 from eval.gate_sums import GATE_SUMS, GateSums
 from eval.records import EpisodeRecord
@@ -55,12 +57,14 @@ def begin_living(
     replay: Replay,
     config: Config,
     tracker: Tracker,
+    faults: Path,
 ) -> Living:
     """Go on in a phase where `life.stage` stands; without one, reset the worlds and begin it.
 
     Args:
       worlds: N of the phase's task; `Living` closes them.
       policy: the living one.
+      faults: folder of what led to a stop.
     Raises:
       UserError: the replay holds this phase with other columns or worlds.
     """
@@ -81,7 +85,18 @@ def begin_living(
     stage = life.stage
     moments = interact(worlds, policy, stage.policy_state, stage.episodes, next_episode)
     return Living(
-        life, phase, worlds, moments, agent, replay, config, tracker, policy_name, stream, schema
+        life,
+        phase,
+        worlds,
+        moments,
+        agent,
+        replay,
+        config,
+        tracker,
+        faults,
+        policy_name,
+        stream,
+        schema,
     )
 
 
@@ -104,6 +119,7 @@ class Living:
     replay: Replay
     config: Config
     tracker: Tracker
+    faults: Path
     policy_name: str
     stream: StreamId
     schema: Schema
@@ -189,6 +205,7 @@ class Living:
             self._prefetch(number + 1, schema)
             key = update_key(seeding.stream_seed(config.seed, "update"), number)
             life.agent, learnt = self.agent.learn(life.agent, batch, key, replay.untrained)
+            refuse_poisoned(learnt.metrics, batch, tasks, number, self.faults)
             self.replay.write_latents(batch.where, learnt.latents)
             life.meter.count_update(learnt.metrics, batch, tasks, replay.length)
             life.clock = replace(life.clock, updates=number + 1)

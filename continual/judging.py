@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from agent.agent import Agent, AgentState
@@ -10,7 +11,8 @@ from continual import seeding
 from continual.config import Config
 from continual.envs.interact import Policy, Seen
 from continual.envs.random_policy import RandomPolicy
-from continual.envs.registry import make_world, most_specific
+from continual.envs.registry import most_specific
+from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
 from continual.pacing import repeat_of
 from continual.scheduler import Clock, Evaluate
@@ -63,6 +65,7 @@ class Judge:
     Args:
       tracker: hears of every decision.
       stop: asked between two decisions; true breaks the piece off.
+      faults: folder of what led to a stop.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class Judge:
         agent: Agent,
         tracker: Tracker,
         stop: Callable[[], bool],
+        faults: Path,
     ) -> None:
+        self._faults = faults
         self._config, self._curriculum, self._agent = config, curriculum, agent
         self._tracker, self._stop = tracker, stop
         self._worlds: dict[str, list[World]] = {}
@@ -94,7 +99,8 @@ class Judge:
         if piece.task not in self._worlds:
             repeat = repeat_of(piece.task, config.collect)
             self._worlds[piece.task] = [
-                make_world(piece.task, repeat=repeat) for _ in range(config.evaluate.worlds)
+                make_witnessed_world(piece.task, repeat=repeat, folder=self._faults)
+                for _ in range(config.evaluate.worlds)
             ]
         before = piece.when == "before"
         cycle = self._curriculum.plan[clock.phase - 1].cycle

@@ -92,7 +92,7 @@ def open_life(request: Request) -> Iterator[Opened]:
             book=book,
             tracker=tracker,
             progress=progress,
-            judge=Judge(config, curriculum, agent, tracker, lambda: stop.asked),
+            judge=Judge(config, curriculum, agent, tracker, lambda: stop.asked, folder.faults),
             stop=stop,
             life=life,
             judged=judged_pieces(load_records(folder.records, EpisodeRecord)),
@@ -116,7 +116,7 @@ def _life(
     if saved.manifest["episodes"] is None:
         return life, []
     task = request.curriculum.plan[saved.clock.phase - 1].task
-    worlds = make_worlds(config, task)
+    worlds = make_worlds(config, task, RunFolder(request.path))
     policy = agent.living_policy(lambda: life.agent, task, 0)
     heads = tuple(h.name for h in worlds[0].interface.heads)
     life.stage = load_stage(saved, worlds, policy.initial, heads)

@@ -61,6 +61,10 @@ class RunFolder:
         return self.path / "pictures"
 
     @property
+    def faults(self) -> Path:
+        return self.path / "faults"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -14,7 +14,7 @@ from continual import seeding
 from continual.checkpoint import save_checkpoint
 from continual.collect import Living, begin_living
 from continual.config import Config
-from continual.envs.registry import make_world
+from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
 from continual.files import replace_file
 from continual.judging import Abandoned, Judge
@@ -100,7 +100,7 @@ class Opened:
     def living(self) -> Living:
         """The running phase; its worlds are built when it begins."""
         config = self.request.config
-        return self._living or self.enter(make_worlds(config, self.phase.task))
+        return self._living or self.enter(make_worlds(config, self.phase.task, self.folder))
 
     def enter(self, worlds: list[World]) -> Living:
         """Live in `worlds` from where the life stands."""
@@ -117,6 +117,7 @@ class Opened:
             replay=self.replay,
             config=config,
             tracker=self.tracker,
+            faults=self.folder.faults,
         )
         return self._living
 
@@ -157,7 +158,7 @@ class Opened:
         for task in dict.fromkeys(phase.task for phase in lived):
             if self.agent.union.tasks[task].image is None or self.agent.policies() == ("random",):
                 continue
-            (world,) = make_worlds(self.request.config, task, 1)
+            (world,) = make_worlds(self.request.config, task, self.folder, 1)
             picture = open_loop_picture(self.agent, self.life.agent, task, world, seed=0)
             world.close()
             self.folder.pictures.mkdir(exist_ok=True)
@@ -201,7 +202,10 @@ class Opened:
         self.judge.close()
 
 
-def make_worlds(config: Config, task: str, n: int | None = None) -> list[World]:
+def make_worlds(config: Config, task: str, run: RunFolder, n: int | None = None) -> list[World]:
     """N worlds, by default those of a phase; not reset yet."""
     repeat = repeat_of(task, config.collect)
-    return [make_world(task, repeat=repeat) for _ in range(n or config.collect.worlds)]
+    return [
+        make_witnessed_world(task, repeat=repeat, folder=run.faults)
+        for _ in range(n or config.collect.worlds)
+    ]

@@ -101,6 +101,14 @@ def damaged(stream: Stream) -> Iterator[str]:
                 yield str(error)
 
 
+def rows_of(stream: Stream, oldest: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(column, [K, …] held rows of one block, world by world), block by block."""
+    for block in stream.blocks.values():
+        held = stream.layout.read(STEP, block.index)[:, : block.rows] >= oldest
+        for name in stream.schema:
+            yield name, stream.layout.read(name, block.index)[:, : block.rows][held]
+
+
 def _held_steps(stream: Stream, oldest: int) -> np.ndarray:
     """[K] append indices of the held rows of a stream."""
     parts = [

@@ -25,6 +25,8 @@ from continual.envs.toy import ToyWorld
 from continual.envs.world import TimeStep
 from continual.errors import UserError
 from continual.files import lock_folder
+from continual.fingerprint import fingerprint
+from continual.fingerprint import main as fingerprint_door
 from continual.running import Opened, Stop
 
 CURRICULUM = """
@@ -132,6 +134,8 @@ def test_a_life_stopped_by_ctrl_c_and_gone_on_with_is_the_same_life(
         assert live("stopped") == 130
     assert live("stopped") == 0
     assert records(folder, "stopped") == undisturbed[1]
+    whole = undisturbed[0] / "runs" / "whole"
+    assert fingerprint(folder / "runs" / "stopped") == fingerprint(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1])
@@ -171,6 +175,24 @@ def test_a_damaged_newest_checkpoint_costs_no_more_than_the_way_from_the_one_bef
     assert live("damaged") == 0
     assert f"{newest.name}/agent.safetensors: damaged" in capsys.readouterr().out
     assert records(folder, "damaged") == undisturbed[1]
+
+
+def test_a_fingerprint_tells_what_of_two_lives_differs(folder, undisturbed, capsys):
+    shutil.copytree(undisturbed[0] / "runs" / "whole", folder / "runs" / "other")
+    before = fingerprint(folder / "runs" / "other")
+    assert len(set(before.values())) == 5
+    episodes = folder / "runs" / "other" / "records" / "episodes.jsonl"
+    episodes.write_text(episodes.read_text().replace("0.", "1.", 1))
+    rewards = next((folder / "runs" / "other" / "replay").glob("phase_*/reward/c.0.0"))
+    content = bytearray(rewards.read_bytes())
+    content[0] ^= 1
+    rewards.write_bytes(content)
+    after = fingerprint(folder / "runs" / "other")
+    assert {part for part in before if after[part] != before[part]} == {"records", "replay"}
+    assert fingerprint_door([str(folder / "runs" / "other")]) == 0
+    assert f"parameters  {before['parameters']}" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"expected a run's folder, found no config.yaml"):
+        fingerprint_door(["toys.yaml"])
 
 
 class Killed(BaseException):
