@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,17 @@ def episodes_of(config: Config, piece: Evaluate) -> int:
     return most_specific(config.evaluate.episodes_of, piece.task, config.evaluate.episodes)
 
 
-def judged_pieces(records: Iterable[EpisodeRecord]) -> set[Evaluate]:
-    """The pieces that are in the records. One is recorded whole or, after a rewind, not at all."""
-    return {
-        Evaluate(r.eval_id, r.when, r.task, r.policy, r.action_mode)
-        for r in records
-        if r.split == "eval" and r.when
-    }
+def judged_pieces(records: Iterable[EpisodeRecord]) -> dict[Evaluate, float]:
+    """The pieces that are in the records, and their mean returns.
+
+    One is recorded whole or, after a rewind, not at all.
+    """
+    returns: dict[Evaluate, list[float]] = {}
+    for r in records:
+        if r.split == "eval" and r.when:
+            piece = Evaluate(r.eval_id, r.when, r.task, r.policy, r.action_mode)
+            returns.setdefault(piece, []).append(r.return_)
+    return {piece: statistics.fmean(values) for piece, values in returns.items()}
 
 
 class Abandoned(Exception):

@@ -6,21 +6,21 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from agent.config import RandomGate
 from continual import resources
 from continual.cli import split_arguments
-from continual.config import Config, check_name, resolve_config
+from continual.config import Config, EvaluateConfig, check_name, resolve_config
 from continual.errors import UserError, nearest
 from continual.pacing import refuse_short_phases
-from continual.scheduler import Clock
+from continual.scheduler import Clock, inside_points
 from continual.strict_yaml import shown
 from continual.usage import make_parser
 from continual.validation import dotted_names
-from curricula.loader import NamedCurriculum, load_curriculum, with_budgets
+from curricula.loader import NamedCurriculum, PlannedPhase, load_curriculum, with_budgets
 from eval.gate_behaviour import choice_rates
 from eval.run_folder import load_run
 
@@ -93,7 +93,8 @@ def parse_request(argv: list[str]) -> Request:
     config = resolve_config(overrides, default)
     config = _with_recorded_rates(config)
     curriculum = with_budgets(curriculum, config.collect.budgets)
-    refuse_short_phases(curriculum.plan, config.collect, config.replay)
+    shortest = [_at_its_shortest(phase, config.evaluate) for phase in curriculum.plan]
+    refuse_short_phases(shortest, config.collect, config.replay)
     name = local.get("name") or "-".join(
         (curriculum.name, _stem(config.scale), _stem(config.variant), f"s{config.seed}")
     )
@@ -116,6 +117,19 @@ def _command(argv: list[str], fresh: str | None) -> str:
         kept = [a for a in argv[:end] if a.partition("=")[0] not in ("fresh", "name")]
         argv = [*kept, f"name={fresh}", *argv[end:]]
     return shlex.join([interpreter, "-m", "continual.run", *argv])
+
+
+def _at_its_shortest(phase: PlannedPhase, evaluate: EvaluateConfig) -> PlannedPhase:
+    """Raises UserError: it waits for a return that is never judged."""
+    if phase.until_return is None:
+        return phase
+    points = inside_points(evaluate, phase)
+    if not points:
+        raise UserError(
+            f"phase {phase.number} ({phase.task}): until_return is judged inside the phase, and "
+            f"with evaluate.inside_every={evaluate.inside_every:g} nothing is; expected less"
+        )
+    return replace(phase, steps=points[0])
 
 
 def _stem(chosen: str) -> str:

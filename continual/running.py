@@ -17,14 +17,14 @@ from continual.config import Config
 from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
 from continual.files import replace_file
-from continual.judging import Abandoned, Judge
+from continual.judging import Abandoned, Judge, judged_pieces
 from continual.life import Life
 from continual.pacing import repeat_of
 from continual.pictures import open_loop_picture
 from continual.progress import Progress
 from continual.request import Request
 from continual.rundir import RecordBook, RunFolder
-from continual.scheduler import Agenda, Clock, Evaluate
+from continual.scheduler import Agenda, Clock, Evaluate, end_of
 from continual.tracking import Trackers
 from curricula.loader import PlannedPhase
 from eval.page import write_report
@@ -74,7 +74,7 @@ class Opened:
     """A run in progress: the five nouns with side effects, and the life they serve.
 
     Attributes:
-      judged: pieces whose records are there.
+      judged: pieces whose records are there, and their mean returns.
       saved: clock of the newest checkpoint, None before the first.
     """
 
@@ -89,7 +89,7 @@ class Opened:
     judge: Judge
     stop: Stop
     life: Life
-    judged: set[Evaluate]
+    judged: dict[Evaluate, float]
     saved: Clock | None
     _living: Living | None = None
 
@@ -124,10 +124,10 @@ class Opened:
     def evaluate(self, piece: Evaluate) -> None:
         """Judge one policy on one task; nothing is recorded of a piece that was broken off."""
         with contextlib.suppress(Abandoned):
-            records = self.judge(piece, self.life.clock, lambda: self.life.agent)
+            records = list(self.judge(piece, self.life.clock, lambda: self.life.agent))
             for record in records:
                 self.tracker.record(record)
-            self.judged.add(piece)
+            self.judged |= judged_pieces(records)
 
     def end_phase(self) -> None:
         """Close the open rows, record the phase, and let the clock enter the next."""
@@ -146,11 +146,16 @@ class Opened:
                 env_steps=(starts[0], clock.env_steps),
                 agent_steps=(starts[1], clock.agent_steps),
                 updates=(starts[2], clock.updates),
-                boundary="steps",
+                boundary="steps" if self._is_spent else "return",
                 replay_shares={task: rows / total for task, rows in held.items()},
             )
         )
         self.life.clock = clock.next_phase()
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the phase has lived its whole budget."""
+        return end_of(self.agenda, self.phase, self.judged) == self.phase.steps
 
     def _picture(self) -> None:
         """What the model now expects of each task that was trained and shows images."""

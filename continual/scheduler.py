@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -95,25 +95,24 @@ class Agenda:
 
 
 def next_action(
-    agenda: Agenda, clock: Clock, judged: Collection[Evaluate], saved: Clock | None
+    agenda: Agenda, clock: Clock, judged: Mapping[Evaluate, float], saved: Clock | None
 ) -> Action:
     """The next thing to do.
 
     Args:
-      judged: the pieces of evaluation whose records are there.
+      judged: the pieces of evaluation whose records are there, and their mean returns.
       saved: the clock of the newest checkpoint, None before the first.
     """
     plan = agenda.curriculum.plan
     if clock.phase > len(plan):
         return Done() if saved == clock else Checkpoint()
     phase = plan[clock.phase - 1]
-    for piece in _due(agenda, phase, clock):
+    for piece in _due(agenda, phase, clock, judged):
         if piece not in judged:
             # Judging all tasks may take longer than the living that a kill would then cost.
             is_safe = piece.when != "end" or saved == clock
             return piece if is_safe else Checkpoint()
-    is_over = clock.phase_step >= phase.steps
-    if is_over:
+    if clock.phase_step >= end_of(agenda, phase, judged):
         return EndPhase()
     if saved is None or saved.phase != clock.phase:
         return Checkpoint()
@@ -125,6 +124,19 @@ def next_action(
     return Collect(min([next_checkpoint, start + phase.steps, *ahead]))
 
 
+def end_of(agenda: Agenda, phase: PlannedPhase, judged: Mapping[Evaluate, float]) -> int:
+    """Environment steps of a phase after which it is over: its budget, or the first evaluation
+    inside it that came to `until_return`.
+    """
+    if phase.until_return is not None:
+        for point in inside_points(agenda.evaluate, phase):
+            eval_id, policy = f"{phase.number}@{point}", agenda.policies[0]
+            piece = Evaluate(eval_id, "inside", phase.task, policy, "mode")
+            if judged.get(piece, -math.inf) >= phase.until_return:
+                return point
+    return phase.steps
+
+
 def inside_points(config: EvaluateConfig, phase: PlannedPhase) -> list[int]:
     """Environment steps of a phase at which it is judged inside, its ends excluded."""
     count = math.ceil(1 / config.inside_every - 1e-9)
@@ -132,7 +144,9 @@ def inside_points(config: EvaluateConfig, phase: PlannedPhase) -> list[int]:
     return sorted({p for p in points if 0 < p < phase.steps})
 
 
-def _due(agenda: Agenda, phase: PlannedPhase, clock: Clock) -> Iterator[Evaluate]:
+def _due(
+    agenda: Agenda, phase: PlannedPhase, clock: Clock, judged: Mapping[Evaluate, float]
+) -> Iterator[Evaluate]:
     """Pieces of the newest evaluation whose time has come, and of those before training.
 
     An evaluation that was stepped over, as nothing in a normal life does, is not made up for: it
@@ -140,15 +154,15 @@ def _due(agenda: Agenda, phase: PlannedPhase, clock: Clock) -> Iterator[Evaluate
     """
     if clock.env_steps == 0:
         yield from _pieces(agenda, "0@0", "before", [*agenda.policies, "random"], sampled=False)
-    if clock.phase_step >= phase.steps:
-        eval_id = f"{phase.number}@{phase.steps}"
-        yield from _pieces(agenda, eval_id, "end", agenda.policies, agenda.evaluate.sampled)
-        return
-    passed = [p for p in inside_points(agenda.evaluate, phase) if p <= clock.phase_step]
-    if passed:
+    end = end_of(agenda, phase, judged)
+    passed = [p for p in inside_points(agenda.evaluate, phase) if p <= min(clock.phase_step, end)]
+    if passed and clock.phase_step < phase.steps:
         eval_id = f"{phase.number}@{passed[-1]}"
         policies = agenda.policies if agenda.evaluate.inside_heads else agenda.policies[:1]
         yield from _pieces(agenda, eval_id, "inside", policies, sampled=False)
+    if clock.phase_step >= end:
+        eval_id = f"{phase.number}@{end}"
+        yield from _pieces(agenda, eval_id, "end", agenda.policies, agenda.evaluate.sampled)
 
 
 def _pieces(

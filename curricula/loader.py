@@ -28,12 +28,14 @@ class PlannedPhase:
       cycle: counts from 1.
       task: canonical name.
       steps: budget in environment steps.
+      until_return: mean return that ends it earlier, if judged inside it.
     """
 
     number: int
     cycle: int
     task: str
     steps: int
+    until_return: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def parse_curriculum(text: str, source: str) -> NamedCurriculum:
     ]
     judged = [_resolve(document, ("judged", i), task) for i, task in enumerate(curriculum.judged)]
     plan = (
-        (cycle, task, phase.steps)
+        (cycle, task, phase.steps, phase.until_return)
         for cycle in range(1, curriculum.cycles + 1)
         for task, phase in zip(tasks, curriculum.phases, strict=True)
     )
@@ -124,6 +126,7 @@ def resolved(curriculum: NamedCurriculum) -> dict[str, Any]:
         "description": curriculum.description,
         "phases": [
             {"task": phase.task, "steps": phase.steps, "cycle": phase.cycle}
+            | ({} if phase.until_return is None else {"until_return": phase.until_return})
             for phase in curriculum.plan
         ],
         "judged": list(curriculum.judged),

@@ -26,6 +26,10 @@ class Phase(_Strict):
     steps: EnvSteps
     """Budget in environment steps: control steps of the simulator, whatever the action repeat."""
 
+    until_return: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The phase ends before its budget is spent, at the first evaluation inside it in which the
+    policy that lives has this mean return on the phase's task."""
+
 
 class Curriculum(_Strict):
     """Which tasks an agent lives through, in which order, and what it is judged on besides."""

@@ -373,6 +373,29 @@ def test_a_stopped_fresh_run_goes_on_by_the_command_it_says(folder, monkeypatch,
     assert first == second
 
 
+def test_a_phase_that_came_to_its_return_ends_early_also_in_a_life_that_was_stopped(
+    folder, monkeypatch
+):
+    phases = "[{task: toy/reach, steps: 40, until_return: -99}, {task: toy/match, steps: 20}]"
+    (folder / "early.yaml").write_text(f"scale: smoke\nphases: {phases}\n")
+
+    def live_early(name: str) -> int:
+        budgets = "collect.budgets={toy/reach: 40, toy/match: 20}"
+        settings = ["variant=random", budgets, "evaluate.inside_every=0.25"]
+        return run.main(["early.yaml", f"name={name}", *settings])
+
+    assert live_early("whole") == 0
+    kept = records(folder, "whole")["phases.jsonl"].splitlines()
+    first, second = (json.loads(line) for line in kept)
+    assert (first["boundary"], first["env_steps"]) == ("return", [0, 10])
+    assert (second["boundary"], second["env_steps"]) == ("steps", [10, 30])
+    with monkeypatch.context() as patch:
+        interrupt_after_decision(patch, 9)
+        assert live_early("stopped") == 130
+    assert live_early("stopped") == 0
+    assert records(folder, "stopped") == records(folder, "whole")
+
+
 def test_a_run_stopped_when_all_is_lived_names_no_phase_that_is_not_there(
     folder, monkeypatch, capsys
 ):

@@ -106,6 +106,21 @@ def test_a_phase_that_leaves_no_sequence_behind_is_refused_where_there_is_learni
         request("collect.worlds=4", "collect.start=200")
 
 
+def test_a_return_that_ends_a_phase_needs_judging_inside_it_and_time_for_a_sequence(folder):
+    (folder / "until.yaml").write_text("phases: [{task: toy/reach, steps: 400, until_return: 5}]\n")
+    small = ["scale=smoke", "collect.budgets={toy: 400}"]
+    assert (
+        parse_request(["until.yaml", *small, "evaluate.inside_every=0.25"])
+        .curriculum.plan[0]
+        .until_return
+        == 5
+    )
+    with pytest.raises(UserError, match=r"until_return is judged inside .* inside_every=1 nothing"):
+        parse_request(["until.yaml", *small, "evaluate.inside_every=1"])
+    with pytest.raises(UserError, match="4 steps are 4 decisions a world, expected 17"):
+        parse_request(["until.yaml", *small, "evaluate.inside_every=0.01"])
+
+
 @pytest.mark.parametrize("table", ["collect.repeat", "collect.budgets", "evaluate.episodes_of"])
 def test_the_keys_of_every_table_are_tasks_domains_or_providers(table):
     section, name = table.split(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 
 from hypothesis import given
@@ -16,6 +17,7 @@ from continual.scheduler import (
     Done,
     EndPhase,
     Evaluate,
+    end_of,
     inside_points,
     next_action,
 )
@@ -27,9 +29,13 @@ TASKS = ("toy/reach", "toy/match", "toy/delay")
 @st.composite
 def agendas(draw):
     phases = draw(
-        st.lists(st.tuples(st.sampled_from(TASKS), st.integers(1, 90)), min_size=1, max_size=4)
+        st.lists(
+            st.tuples(st.sampled_from(TASKS), st.integers(1, 90), st.none() | st.floats(0.5, 1.1)),
+            min_size=1,
+            max_size=4,
+        )
     )
-    plan = tuple(PlannedPhase(i, 1, task, steps) for i, (task, steps) in enumerate(phases, start=1))
+    plan = tuple(PlannedPhase(i, 1, *phase) for i, phase in enumerate(phases, start=1))
     curriculum = NamedCurriculum("drawn", "", None, plan)
     every = draw(st.sampled_from([0.05, 0.3, 0.5, 1.0]))
     evaluate = EvaluateConfig(
@@ -38,17 +44,22 @@ def agendas(draw):
     return Agenda(curriculum, ("gated", "dreamer_actor"), evaluate, draw(st.integers(1, 40)))
 
 
+def return_of(piece: Evaluate) -> float:
+    """In [0, 1), a function of the piece."""
+    return zlib.crc32(repr(piece).encode()) / 2**32
+
+
 def live(agenda: Agenda, stride: int, kills: list[int] = ()):
     """Follow the schedule; at the actions in `kills` fall back to the newest checkpoint."""
-    clock, judged, saved = Clock(), [], None
-    disk = (clock, [], None)
+    clock, judged, saved = Clock(), {}, None
+    disk = (clock, {}, None)
     pieces, number = [], 0
     while True:
         action = next_action(agenda, clock, judged, saved)
         if number in kills:
             kills = [k for k in kills if k != number]
             clock, kept, saved = disk
-            judged, pieces = list(kept), pieces[: len(kept)]
+            judged, pieces = dict(kept), pieces[: len(kept)]
             continue
         number += 1
         match action:
@@ -57,13 +68,13 @@ def live(agenda: Agenda, stride: int, kills: list[int] = ()):
                 while clock.env_steps < until:
                     clock = replace(clock, env_steps=clock.env_steps + stride)
             case Evaluate():
-                judged.append(action)
+                judged[action] = return_of(action)
                 pieces.append((action, clock))
             case EndPhase():
                 clock = clock.next_phase()
             case Checkpoint():
                 saved = clock
-                disk = (clock, list(judged), clock)
+                disk = (clock, dict(judged), clock)
             case Done():
                 return pieces, clock
         assert number < 5000
@@ -78,7 +89,8 @@ def test_every_life_ends_and_judges_every_task_before_training_and_at_every_phas
     at = lambda when: [(p.eval_id, p.task, p.policy) for p, _ in pieces if p.when == when]
     tasks, policies = agenda.curriculum.tasks, agenda.policies
     assert set(at("before")) == {("0@0", t, p) for t in tasks for p in (*policies, "random")}
-    ends = {f"{phase.number}@{phase.steps}" for phase in agenda.curriculum.plan}
+    judged = {piece: return_of(piece) for piece, _ in pieces}
+    ends = {f"{p.number}@{end_of(agenda, p, judged)}" for p in agenda.curriculum.plan}
     assert {(i, t, p) for i, t, p in at("end")} == {
         (i, t, p) for i in ends for t in tasks for p in policies
     }
@@ -101,7 +113,7 @@ def test_a_life_that_was_killed_is_judged_at_the_same_places(agenda, stride, kil
 
 @given(agendas())
 def test_no_stretch_between_checkpoints_is_longer_than_asked(agenda):
-    clock, judged, saved = Clock(), set(), None
+    clock, judged, saved = Clock(), {}, None
     while not isinstance(action := next_action(agenda, clock, judged, saved), Done):
         match action:
             case Collect(until):
@@ -109,7 +121,7 @@ def test_no_stretch_between_checkpoints_is_longer_than_asked(agenda):
                 assert until - saved.env_steps <= agenda.checkpoint_every
                 clock = replace(clock, env_steps=until)
             case Evaluate():
-                judged.add(action)
+                judged[action] = return_of(action)
             case EndPhase():
                 clock = clock.next_phase()
             case Checkpoint():
@@ -118,7 +130,7 @@ def test_no_stretch_between_checkpoints_is_longer_than_asked(agenda):
 
 @given(agendas(), st.integers(1, 7))
 def test_what_was_lived_is_on_disk_before_a_phase_end_is_judged(agenda, stride):
-    clock, judged, saved = Clock(), set(), None
+    clock, judged, saved = Clock(), {}, None
     while not isinstance(action := next_action(agenda, clock, judged, saved), Done):
         match action:
             case Collect(until):
@@ -126,7 +138,7 @@ def test_what_was_lived_is_on_disk_before_a_phase_end_is_judged(agenda, stride):
                     clock = replace(clock, env_steps=clock.env_steps + stride)
             case Evaluate():
                 assert action.when != "end" or saved == clock
-                judged.add(action)
+                judged[action] = return_of(action)
             case EndPhase():
                 clock = clock.next_phase()
             case Checkpoint():
@@ -139,3 +151,25 @@ def test_inside_points_are_even_and_leave_the_ends_out():
     assert inside_points(EvaluateConfig(inside_every=0.25), phase) == [25, 50, 75]
     assert inside_points(EvaluateConfig(inside_every=1.0), phase) == []
     assert len(inside_points(EvaluateConfig(inside_every=0.05), phase)) == 19
+
+
+def test_a_phase_ends_at_the_first_evaluation_inside_it_that_comes_to_its_return():
+    plan = (PlannedPhase(1, 1, "toy/reach", 100, until_return=0.5), PlannedPhase(2, 1, *PLAIN))
+    curriculum = NamedCurriculum("drawn", "", None, plan)
+    agenda = Agenda(curriculum, ("gated",), EvaluateConfig(inside_every=0.25), 1000)
+
+    def after(returns: dict[int, float], task: str = "toy/reach") -> int:
+        judged = {
+            Evaluate(f"1@{point}", "inside", task, "gated", "mode"): value
+            for point, value in returns.items()
+        }
+        return end_of(agenda, plan[0], judged)
+
+    assert after({}) == 100
+    assert after({25: 0.4, 50: 0.5, 75: 0.9}) == 50
+    assert after({25: 0.4, 75: 0.6}) == 75
+    assert after({25: 0.9}, task="toy/match") == 100
+    assert end_of(agenda, plan[1], {}) == 60
+
+
+PLAIN = ("toy/match", 60)
