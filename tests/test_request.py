@@ -115,7 +115,7 @@ def test_a_return_that_ends_a_phase_needs_judging_inside_it_and_time_for_a_seque
         .until_return
         == 5
     )
-    with pytest.raises(UserError, match=r"until_return is judged inside .* inside_every=1 nothing"):
+    with pytest.raises(UserError, match=r"until_return is judged inside .*inside_every=1 nothing"):
         parse_request(["until.yaml", *small, "evaluate.inside_every=1"])
     with pytest.raises(UserError, match="4 steps are 4 decisions a world, expected 17"):
         parse_request(["until.yaml", *small, "evaluate.inside_every=0.01"])
