@@ -2,7 +2,9 @@
 
 Each shows a cue, drawn anew for every time step from the episode's seed, and lasts 20 decisions.
 
-    reach     continuous; reward 1 for the 2-d point shown, less with distance from it
+    reach     continuous; reward 1 for the 2-d point shown, less with distance from it; the point
+              stays throughout an episode, as a model that pays for what it could not foresee
+              would remember a new one at every step but roughly
     match     categorical; reward 1 for naming the class shown
     delay     as match, but the reward comes three steps later: memory and credit over time
     survive   reward 1 a step; naming another class than the one shown is death: termination
@@ -47,8 +49,8 @@ class _Rules:
     deadly: bool = False
 
 
-def _draw_points(rng: np.random.Generator, n: int) -> np.ndarray:
-    return rng.uniform(-1, 1, (n, 2)).astype(np.float32)
+def _draw_point(rng: np.random.Generator, n: int) -> np.ndarray:
+    return np.repeat(rng.uniform(-1, 1, (1, 2)).astype(np.float32), n, axis=0)
 
 
 def _draw_classes(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -85,7 +87,7 @@ TASKS: Mapping[str, _Rules] = {
     "reach": _Rules(
         Slot("toy.reach.target", (2,)),
         Head("toy.reach", "continuous", 2),
-        _draw_points,
+        _draw_point,
         lambda cue: cue,
         _closeness,
     ),
