@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,21 @@ import numpy as np
 import pytest
 
 from continual import checkpoint
-from continual.checkpoint import find_checkpoint, load_agent, save_checkpoint, set_aside
+from continual.checkpoint import (
+    find_checkpoint,
+    load_agent,
+    load_stage,
+    save_checkpoint,
+    set_aside,
+)
+from continual.envs.interact import begin
+from continual.envs.registry import make_world
+from continual.envs.toy import ToyWorld
 from continual.errors import UserError
-from continual.life import Life
+from continual.life import Life, Stage
+from continual.rundir import KINDS, RecordBook
 from continual.scheduler import Clock
+from eval.gate_sums import GateSums
 
 CLOCK = Clock(env_steps=40, agent_steps=42, updates=3, phase=2, phase_start=(30, 31, 1))
 
@@ -130,3 +142,31 @@ def test_the_last_checkpoint_of_every_phase_is_kept(tmp_path):
         assert load_agent(saved, {"learnt": np.array(0)})["learnt"] == learnt
     with pytest.raises(UserError, match="no checkpoint of phase 4, there are those of 1, 2, 3"):
         find_checkpoint(tmp_path, 4)
+
+
+def test_a_world_that_does_not_come_back_is_refused(tmp_path, monkeypatch):
+    episodes = begin([make_world("toy/reach")], lambda world: (0, 5))
+    policy = lambda n: {"carried": np.zeros((n, 2), np.float32)}
+    life = Life(CLOCK, {"learnt": np.array(1)}, Stage(policy(1), episodes, 1, GateSums(1)))
+    save_checkpoint(tmp_path, life, replay={}, records={}, keep=2)
+    saved = find_checkpoint(tmp_path)
+    (again,) = load_stage(saved, [make_world("toy/reach")], policy, ("toy.reach",)).episodes
+    for name, shown in episodes[0].timestep.observation.items():
+        np.testing.assert_array_equal(again.timestep.observation[name], shown)
+    observe = ToyWorld._observe
+    monkeypatch.setattr(
+        ToyWorld, "_observe", lambda self: {n: v / 2 for n, v in observe(self).items()}
+    )
+    with pytest.raises(UserError, match=r"world 0 \(seed 5, 0 actions\) did not come back"):
+        load_stage(saved, [make_world("toy/reach")], policy, ("toy.reach",))
+
+
+def test_records_that_are_missing_are_refused(tmp_path):
+    book = RecordBook(tmp_path)
+    for kind in KINDS:
+        (tmp_path / kind.file).write_text("{}\n" * 5)
+    cursors = book.commit()
+    path = tmp_path / KINDS[0].file
+    os.truncate(path, 7)
+    with pytest.raises(UserError, match=f"{path}: 7 bytes, but the checkpoint counted 15"):
+        book.rewind(cursors)

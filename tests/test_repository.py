@@ -151,6 +151,17 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     assert used == declared - NOT_IMPORTED
 
 
+def test_every_fault_names_a_test_that_is_there() -> None:
+    lines = (ROOT / "docs" / "faults.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "| fault |" not in line]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(test_\w+)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(), test
+
+
 def test_constraints_are_exact_versions_and_nothing_else() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     odd = [
