@@ -8,13 +8,12 @@ import jax
 
 from agent.agent import AgentState, make_agent
 from agent.owners import owners_of
-from continual.collect import row_schema
 from continual.envs.interface import union
 from continual.envs.registry import interface_of
+from continual.needs import needs_of
 from continual.pacing import decisions_in, repeat_of, updates_due
 from continual.request import Request
 from continual.scheduler import inside_points
-from storage.batch import Schema
 
 
 def describe(request: Request) -> str:
@@ -25,11 +24,7 @@ def describe(request: Request) -> str:
     config, curriculum = request.config, request.curriculum
     agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
     state = jax.eval_shape(agent.init, jax.random.key(0))
-    gated = config.agent.acting == "gated"
-    row_nbytes = {
-        task: _row_nbytes(row_schema(interface, gated)) + _row_nbytes(agent.latents)
-        for task, interface in agent.union.tasks.items()
-    }
+    needs = needs_of(config, curriculum, agent)
 
     lines = [request.banner(None).replace("begins:", "would be in:"), "", "phases"]
     rows: Counter[str] = Counter()
@@ -55,17 +50,14 @@ def describe(request: Request) -> str:
     for name, rider in state.riders.items():
         lines.append(f"  {'rider ' + name:<40} {_size(rider.params):>14,}")
 
-    held = _replay_bound(rows, row_nbytes, config.replay.capacity)
-    between = config.checkpoint.every * max(row_nbytes.values())
-    learnt = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    disk = held + between + config.checkpoint.keep * learnt
     lines += [
         "",
         "sizes",
-        f"  replay        {held / 1e6:>10,.0f} MB on disk (up to {config.replay.capacity:,} rows)",
-        f"  agent         {learnt / 1e6:>10,.0f} MB in memory,"
+        f"  replay        {needs.replay / 1e6:>10,.0f} MB on disk, "
+        f"up to {config.replay.capacity:,} rows",
+        f"  agent         {needs.learnt / 1e6:>10,.0f} MB in memory,"
         " about three times that while learning",
-        f"  disk          {disk / 1e6:>10,.0f} MB",
+        f"  disk          {needs.disk / 1e6:>10,.0f} MB at most",
     ]
     return "\n".join(lines)
 
@@ -80,17 +72,3 @@ def _by_owner(state: AgentState) -> dict[str, int]:
 
 def _size(tree: object) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _row_nbytes(schema: Schema) -> int:
-    return sum(column.nbytes for column in schema.values())
-
-
-def _replay_bound(rows: Counter[str], row_nbytes: dict[str, int], capacity: int) -> int:
-    """The most the held rows can weigh: as many as there will be of the heaviest tasks first."""
-    held, left = 0, capacity
-    for task in sorted(rows, key=lambda task: -row_nbytes[task]):
-        taken = min(left, rows[task])
-        held += taken * row_nbytes[task]
-        left -= taken
-    return held

@@ -30,6 +30,7 @@ from continual.errors import UserError
 from continual.files import LOCK, PARTIAL, lock_folder
 from continual.judging import Judge, judged_pieces
 from continual.life import Life
+from continual.needs import needs_of, warning
 from continual.progress import Progress
 from continual.request import Request
 from continual.rundir import RecordBook, RunFolder, create_run
@@ -78,6 +79,9 @@ def open_life(request: Request) -> Iterator[Opened]:
         progress.say(request.banner(life.clock if saved else None))
         for note in replay.notes:
             progress.say(note)
+        needs = needs_of(config, curriculum, agent)
+        if warned := warning(needs, folder.path):
+            progress.say(warned)
         if saved:
             for note in saved.passed_over.values():
                 progress.say(f"{note}; the run goes on from the checkpoint before it")
@@ -97,6 +101,7 @@ def open_life(request: Request) -> Iterator[Opened]:
             life=life,
             judged=judged_pieces(load_records(folder.records, EpisodeRecord)),
             saved=saved.clock if saved else None,
+            needs=needs,
         )
         stack.callback(opened.close)
         if worlds:

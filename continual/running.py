@@ -19,6 +19,7 @@ from continual.envs.world import World
 from continual.files import replace_file
 from continual.judging import Abandoned, Judge, judged_pieces
 from continual.life import Life
+from continual.needs import Needs, refuse_full_disk
 from continual.pacing import repeat_of
 from continual.pictures import open_loop_picture
 from continual.progress import Progress
@@ -76,6 +77,7 @@ class Opened:
     Attributes:
       judged: pieces whose records are there, and their mean returns.
       saved: clock of the newest checkpoint, None before the first.
+      needs: of the disk.
     """
 
     request: Request
@@ -91,6 +93,7 @@ class Opened:
     life: Life
     judged: dict[Evaluate, float]
     saved: Clock | None
+    needs: Needs
     _living: Living | None = None
 
     @property
@@ -186,6 +189,8 @@ class Opened:
             keep=self.request.config.checkpoint.keep,
         )
         self.saved = self.life.clock
+        if self.life.clock.phase <= len(self.agenda.curriculum.plan):
+            refuse_full_disk(self.needs, self.folder.path)
 
     def report(self) -> None:
         """Write the report; also on a run that had been finished before, should it be gone."""

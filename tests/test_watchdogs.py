@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,14 @@ def test_what_no_world_left_is_refused_in_one_line(folder, content):
     (folder / "file").write_bytes(content)
     with pytest.raises(UserError, match="file: expected what a broken world left in faults/"):
         reproduce.main(["file"])
+
+
+def test_a_run_stops_in_good_order_before_the_disk_is_full(folder, monkeypatch, capsys):
+    real = shutil.disk_usage(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: real._replace(free=10_000))
+        with pytest.raises(UserError, match=r"runs/full: 0 MB are free, expected \d+ MB for what"):
+            live("full", "variant=random")
+    assert "it will stop in good order before the disk is full" in capsys.readouterr().out
+    assert live("full", "variant=random") == 0
+    assert "may come to" not in capsys.readouterr().out
