@@ -103,16 +103,18 @@ class Actor:
         return np.clip(action, -1.0, 1.0) if action.ndim else int(action)
 
 
-def load_trained(path: str | Path) -> Trained:
-    """Load the newest checkpoint of a run; nothing in its folder is changed.
+def load_trained(path: str | Path, phase: int | None = None) -> Trained:
+    """Load a checkpoint of a run; nothing in its folder is changed.
 
+    Args:
+      phase: the agent as it was at the end of this phase, or is in it; else the newest.
     Raises:
-      UserError: no run, no checkpoint yet, or a damaged one.
+      UserError: no run, no checkpoint (of that phase) yet, or damaged ones alone.
     """
     folder = RunFolder(Path(path))
     run = load_run(folder.path)
     config = validate(Config, load(folder.config.read_text(encoding="utf-8"), str(folder.config)))
-    saved = find_checkpoint(folder.checkpoints)
+    saved = find_checkpoint(folder.checkpoints, phase)
     if saved is None:
         raise UserError(f"{folder.path}: has no checkpoint yet")
     agent = make_agent(config.agent, union({task: interface_of(task) for task in run.tasks}))

@@ -95,6 +95,13 @@ def test_what_the_run_does_not_have_is_named(finished, tmp_path):
         load_trained(tmp_path)
 
 
+def test_the_agent_of_a_phase_can_be_had(finished):
+    then = load_trained(finished, phase=1)
+    assert (then.clock.phase, then.clock.phase_step) == (1, 40)
+    with pytest.raises(UserError, match="no checkpoint of phase 7, there are those of 1"):
+        load_trained(finished, phase=7)
+
+
 @pytest.mark.filterwarnings("ignore:.*Box observation space m.*infinity")  # it has no bounds
 @pytest.mark.parametrize("task", ["toy/reach", "toy/match", "toy/picture", "crafter/reward"])
 def test_worlds_pass_gymnasiums_own_check(task):
