@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flag = unknown.group(1)
             message = f"unknown flag {shown(flag)}, {nearest(flag, self._option_string_actions)}"
-        raise UserError(message)
+        raise UserError(one_line(message))
 
 
 def run_door(main: Callable[[list[str]], int]) -> NoReturn:

@@ -132,7 +132,7 @@ def average_panel(average: Vector, seen: Vector) -> str:
         axes.plot(phases, seen, "--", color=PROBABILITY[0], marker="s", markersize=5)
         shown = np.concatenate([average, seen])
         shown = shown[~np.isnan(shown)]
-        axes.set_ylim(min(-0.03, *shown - 0.05), max(1.03, *shown + 0.05))
+        axes.set_ylim(min([-0.03, *(shown - 0.05)]), max([1.03, *(shown + 0.05)]))
         axes.set_xlim(-0.2, len(average) - 0.8)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
         axes.set_xlabel("end of phase (0: before training)")
