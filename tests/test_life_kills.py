@@ -21,9 +21,9 @@ CURRICULUM = """
 description: Three streams; the first ends when it is judged good enough, which everything is.
 scale: smoke
 phases:
-  - {task: toy/reach, steps: 240, until_return: 0}
-  - {task: dmc/ball_in_cup_catch, steps: 400}
-  - {task: crafter/reward, steps: 120}
+  - {task: toy/reach, steps: 160, until_return: 0}
+  - {task: dmc/ball_in_cup_catch, steps: 240}
+  - {task: crafter/reward, steps: 80}
 """
 SETTINGS = [
     "collect.budgets={}",
@@ -59,8 +59,8 @@ def undisturbed(request, tmp_path_factory):
 def begun(folder: Path, name: str, settings: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "continual.run", "streams.yaml", f"name={name}", *settings]
     environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
-    log = (folder / f"{name}.log").open("ab")
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 @pytest.mark.parametrize(
