@@ -223,6 +223,9 @@ def sampling(
         yield f"{kind}_sample_vs_{other}", ratio(rates, "ours", other)
     if kind == "image":
         yield from under_inserts(replay, some[0], union, rng, repeats, seconds)
+    # Files that somebody has mapped give no memory back when they are deleted.
+    contenders.clear()
+    del act
     yield from inserting(kind, replay, ring, inserts, repeats)
     replay.close()
 
