@@ -182,4 +182,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
     found = attributes.get("format"), attributes.get("version")
     if found != (FORMAT, VERSION):
         raise UserError(f"{folder}: found format {found}, expected {(FORMAT, VERSION)}")
+    capacity = attributes.get("capacity")
+    if not isinstance(capacity, dict) or capacity.keys() != {"size", "unit"}:
+        raise ValueError(f"{METADATA} whose capacity cannot be read: {capacity!r}")
     return attributes

@@ -471,6 +471,20 @@ def test_damaged_metadata_of_a_stream_is_made_again(folder, damaged, how):
     replay.close()
 
 
+def test_a_capacity_that_cannot_be_read_is_made_again(folder):
+    replay = open_at(folder)
+    fill(replay, WALKER, WALKER_SCHEMA, 100)
+    cursor = replay.commit()
+    replay.close()
+    path = folder / "zarr.json"
+    whole = json.loads(path.read_bytes())
+    path.write_bytes(path.read_bytes().replace(b'"capacity"', b'"cApacity"'))
+    replay = open_at(folder)
+    replay.rewind(cursor)
+    assert json.loads(path.read_bytes()) == whole
+    replay.close()
+
+
 def test_a_cursor_of_another_life_is_refused(folder):
     cursors = []
     for rows in (50, 60):
