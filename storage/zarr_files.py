@@ -25,7 +25,7 @@ import zarr
 from continual.errors import UserError
 from continual.files import LOCK, PARTIAL
 from storage.batch import STEP, Schema
-from storage.files import put_file
+from storage.files import named, put_file
 
 FORMAT = "continual.replay"
 VERSION = 2
@@ -174,9 +174,11 @@ def _encoded(document: Document) -> bytes:
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
-    """Of the replay. Raises ValueError: they cannot be read; UserError: they are another's."""
+    """Of the replay. Raises ValueError: they are damaged; UserError: unreadable, or another's."""
     try:
-        attributes = dict(json.loads((folder / METADATA).read_bytes())["attributes"])
+        with named(folder / METADATA, "read"):
+            content = (folder / METADATA).read_bytes()
+        attributes = dict(json.loads(content)["attributes"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{METADATA} that cannot be read: {error!r}") from error
     found = attributes.get("format"), attributes.get("version")
