@@ -18,11 +18,12 @@ def compilation_cache(purpose: str) -> Path:
     return Path(home).expanduser() / "continual" / f"{purpose}-{kind}"
 
 
-def set_compiler_flags() -> None:
-    """Let XLA compile at its second level, unless the user chose: a quarter less time before the
-    first update, and updates as fast as at its third. Call it before jax computes anything.
+def set_compiler_flags(level: int = 2) -> None:
+    """Let XLA compile at a level, unless the user chose. Call it before jax computes anything.
+
+    The second: a quarter less time before the first update, and updates as fast as at the third.
     """
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level={level}")
 
 
 def keep_compiled_programs() -> None:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from agent.agent import Agent, make_agent
+from continual.backend import set_compiler_flags
 from continual.cli import run_door
 from continual.collect import begin_living
 from continual.config import Config, resolve_config
@@ -35,8 +36,6 @@ TASKS = ("dmc/ball_in_cup_catch", "crafter/reward", "toy/reach")
 LIVED = "crafter/reward"  # pictures and classes; to compile for each world would take minutes
 STEPS = 60  # environment steps that are lived
 SETTINGS = {"collect.start": 40, "replay.length": 8, "replay.batch": 2}
-# It is tried whether an update compiles, not how fast it is.
-FLAGS = "--xla_backend_optimization_level=0"
 
 Check = Callable[[Path], str]
 
@@ -135,7 +134,7 @@ def main(argv: list[str]) -> int:
     folder = parser.parse_args(argv).folder
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder that is there")
-    os.environ.setdefault("XLA_FLAGS", FLAGS)
+    set_compiler_flags(0)  # it is tried whether an update compiles, not how fast it is
     for what, how in machine(folder):
         print(f"  {what:<12} {how}")
     failed = 0

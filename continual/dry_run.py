@@ -10,8 +10,8 @@ from agent.agent import AgentState, make_agent
 from agent.owners import owners_of
 from continual.envs.interface import union
 from continual.envs.registry import interface_of
-from continual.needs import needs_of
-from continual.pacing import decisions_in, repeat_of, updates_due
+from continual.needs import needs_of, rows_in
+from continual.pacing import repeat_of, updates_due
 from continual.request import Request
 from continual.scheduler import inside_points
 
@@ -24,13 +24,13 @@ def describe(request: Request) -> str:
     config, curriculum = request.config, request.curriculum
     agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
     state = jax.eval_shape(agent.init, jax.random.key(0))
-    needs = needs_of(config, curriculum, agent)
+    needs = needs_of(config, curriculum, agent, state)
 
     lines = [request.banner(None).replace("begins:", "would be in:"), "", "phases"]
     rows: Counter[str] = Counter()
     for phase in curriculum.plan:
         before = updates_due(rows.total(), config.collect, config.replay)
-        rows[phase.task] += config.collect.worlds * (decisions_in(phase, config.collect) + 1)
+        rows[phase.task] += rows_in(phase, config.collect)
         updates = updates_due(rows.total(), config.collect, config.replay) - before
         judged = len(inside_points(config.evaluate, phase)) + 1
         repeat = repeat_of(phase.task, config.collect)

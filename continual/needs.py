@@ -9,13 +9,14 @@ from pathlib import Path
 
 import jax
 
-from agent.agent import Agent
+from agent.agent import Agent, AgentState
 from continual.collect import row_schema
-from continual.config import Config
+from continual.config import CollectConfig, Config
 from continual.errors import UserError
 from continual.pacing import decisions_in
-from curricula.loader import NamedCurriculum
-from storage.batch import Schema
+from curricula.loader import NamedCurriculum, PlannedPhase
+from storage.files import sizes_below
+from storage.mirror import nbytes_of
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,16 @@ class Needs:
     disk: int
 
 
-def needs_of(config: Config, curriculum: NamedCurriculum, agent: Agent) -> Needs:
-    """Counts rows as if no episode ended inside a phase: each end adds a row without a decision."""
+def needs_of(config: Config, curriculum: NamedCurriculum, agent: Agent, state: AgentState) -> Needs:
+    """What a run needs; of `state` only the sizes count, so shapes serve as well as arrays."""
     gated = config.agent.acting == "gated"
-    latents = _nbytes(agent.latents)
+    latents = nbytes_of(agent.latents)
     row = {
-        task: _nbytes(row_schema(interface, gated)) + latents
+        task: nbytes_of(row_schema(interface, gated)) + latents
         for task, interface in agent.union.tasks.items()
     }
     lived = rows_of(config, curriculum)
     replay = _heaviest(lived, row, config.replay.capacity)
-    state = jax.eval_shape(agent.init, jax.random.key(0))
     learnt = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     every = min(config.checkpoint.every, lived.total())
     # An update rewrites latents; the old ones are kept until the next checkpoint.
@@ -59,15 +59,21 @@ def rows_of(config: Config, curriculum: NamedCurriculum) -> Counter[str]:
     """Task -> rows that its phases leave behind, all worlds together."""
     rows: Counter[str] = Counter()
     for phase in curriculum.plan:
-        rows[phase.task] += config.collect.worlds * (decisions_in(phase, config.collect) + 1)
+        rows[phase.task] += rows_in(phase, config.collect)
     return rows
+
+
+def rows_in(phase: PlannedPhase, collect: CollectConfig) -> int:
+    """Rows that a phase leaves behind, all worlds together, if no episode ends inside it: each end
+    adds a row without a decision.
+    """
+    return collect.worlds * (decisions_in(phase, collect) + 1)
 
 
 def warning(needs: Needs, folder: Path) -> str | None:
     """A line for the person, if the disk may be too small; the estimate is from above."""
     free = shutil.disk_usage(folder).free
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if needs.disk <= free + there:
+    if needs.disk <= free or needs.disk <= free + sum(sizes_below(folder).values()):
         return None
     return (
         f"{folder}: the run may come to {needs.disk / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are "
@@ -83,10 +89,6 @@ def refuse_full_disk(needs: Needs, folder: Path) -> None:
             f"{folder}: {free / 1e6:,.0f} MB are free, expected {needs.between / 1e6:,.0f} MB for "
             "what comes until the next checkpoint; all so far is saved, the same command goes on"
         )
-
-
-def _nbytes(schema: Schema) -> int:
-    return sum(column.nbytes for column in schema.values())
 
 
 def _heaviest(rows: Counter[str], row: dict[str, int], capacity: int) -> int:

@@ -79,7 +79,7 @@ def open_life(request: Request) -> Iterator[Opened]:
         progress.say(request.banner(life.clock if saved else None))
         for note in replay.notes:
             progress.say(note)
-        needs = needs_of(config, curriculum, agent)
+        needs = needs_of(config, curriculum, agent, life.agent)
         if warned := warning(needs, folder.path):
             progress.say(warned)
         if saved:
@@ -121,7 +121,7 @@ def _life(
     if saved.manifest["episodes"] is None:
         return life, []
     task = request.curriculum.plan[saved.clock.phase - 1].task
-    worlds = make_worlds(config, task, RunFolder(request.path))
+    worlds = make_worlds(config, task, RunFolder(request.path).faults)
     policy = agent.living_policy(lambda: life.agent, task, 0)
     heads = tuple(h.name for h in worlds[0].interface.heads)
     life.stage = load_stage(saved, worlds, policy.initial, heads)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from agent.agent import Agent
@@ -103,7 +104,7 @@ class Opened:
     def living(self) -> Living:
         """The running phase; its worlds are built when it begins."""
         config = self.request.config
-        return self._living or self.enter(make_worlds(config, self.phase.task, self.folder))
+        return self._living or self.enter(make_worlds(config, self.phase.task, self.folder.faults))
 
     def enter(self, worlds: list[World]) -> Living:
         """Live in `worlds` from where the life stands."""
@@ -166,7 +167,7 @@ class Opened:
         for task in dict.fromkeys(phase.task for phase in lived):
             if self.agent.union.tasks[task].image is None or self.agent.policies() == ("random",):
                 continue
-            (world,) = make_worlds(self.request.config, task, self.folder, 1)
+            (world,) = make_worlds(self.request.config, task, self.folder.faults, 1)
             picture = open_loop_picture(self.agent, self.life.agent, task, world, seed=0)
             world.close()
             self.folder.pictures.mkdir(exist_ok=True)
@@ -212,10 +213,10 @@ class Opened:
         self.judge.close()
 
 
-def make_worlds(config: Config, task: str, run: RunFolder, n: int | None = None) -> list[World]:
+def make_worlds(config: Config, task: str, faults: Path, n: int | None = None) -> list[World]:
     """N worlds, by default those of a phase; not reset yet."""
     repeat = repeat_of(task, config.collect)
     return [
-        make_witnessed_world(task, repeat=repeat, folder=run.faults)
+        make_witnessed_world(task, repeat=repeat, folder=faults)
         for _ in range(n or config.collect.worlds)
     ]

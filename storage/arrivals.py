@@ -50,7 +50,7 @@ class Arrivals:
         self._large: dict[str, list[bytes]] = {n: [] for n in names if n in large}
         self._steps: list[int] = []
         self._writes: list[int] = []
-        nbytes = sum(dtype.itemsize * int(np.prod(shape)) for shape, dtype in given.values())
+        nbytes = worlds * sum(schema[name].nbytes for name in names)
         self.most = min(MOST_ROWS, max(1, MOST_BYTES // nbytes))
 
     def check(self, rows: Mapping[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from continual.envs.interact import replay_actions
 from continual.envs.registry import make_world
 from continual.envs.world import Action, TimeStep, World
 from continual.errors import UserError
@@ -82,9 +83,8 @@ def reproduce(path: Path) -> str:
     world = make_world(task, repeat=repeat)
     length = min((len(values) for values in arrays.values()), default=0)
     try:
-        world.reset(seed)
-        for t in range(length):
-            world.step({head: values[t] for head, values in arrays.items()})
+        actions = [{head: values[t] for head, values in arrays.items()} for t in range(length)]
+        replay_actions(world, 0, seed, actions)
     finally:
         world.close()
     return f"{task}: seed {seed} and {length} actions, and nothing broke"
