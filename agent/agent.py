@@ -73,11 +73,14 @@ class Agent:
     def init(self, key: PRNGKeyArray) -> AgentState:
         learner_key, rider_key = jax.random.split(key)
         learner = init_learner(self.model, learner_key)
-        riders = {
-            name: rider.init(key_of(rider_key, name), learner.params["pol"])
+        return AgentState(learner, self.init_riders(rider_key, learner))
+
+    def init_riders(self, key: PRNGKeyArray, learner: LearnerState) -> dict[str, RiderState]:
+        """Riders as they join a learner."""
+        return {
+            name: rider.init(key_of(key, name), learner.params["pol"])
             for name, rider in self.riders.items()
         }
-        return AgentState(learner, riders)
 
     def learn(
         self, state: AgentState, batch: Batch, key: PRNGKeyArray, burn_in: int = 0

@@ -4,12 +4,14 @@
         agent.safetensors   every parameter, moment and normaliser, under flat names
         stage.safetensors   policy state, gate sums, actions of the open episodes
         manifest.json       clock, cursors, open episodes, SHA-256 of the files above
+        replay/             between phases, if wanted: the replay as it was, to branch from
 
 A folder is written and deleted under another name, and has its own only while it is whole. Serials
 count all that were ever written, so the newest is the one of the highest serial: whatever happens,
 there is nothing else to keep in step. Kept are the newest ones, which a life can go on from, and
-the last of every phase, whose agent can be loaded. One that is found damaged is passed over, and
-set aside as `<name>.damaged` when the life goes on from the one before.
+the first of every phase, which is what the phase before it came to, judged and closed. One that is
+found damaged is passed over, and set aside as `<name>.damaged` when the life goes on from the one
+before.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ from continual.scheduler import Clock
 from eval.gate_sums import GateSums
 
 SCHEMA = 1
+AGENT, STAGE = "agent.safetensors", "stage.safetensors"
+KEPT_REPLAY = "replay"  # folder in a checkpoint
 _NAME = re.compile(r"([0-9]{6,})-p([0-9]+)-[0-9]+-[0-9]+")
 _DAMAGED = ".damaged"
 
@@ -69,11 +73,19 @@ class Saved:
 
 
 def save_checkpoint(
-    folder: Path, life: Life, *, replay: Mapping[str, Any], records: Mapping[str, int], keep: int
+    folder: Path,
+    life: Life,
+    *,
+    replay: Mapping[str, Any],
+    records: Mapping[str, int],
+    keep: int,
+    fork: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the life; then, and only then, delete checkpoints that are neither among the newest
-    `keep` nor the last of a phase.
+    `keep` nor the first of a phase.
 
+    Args:
+      fork: makes a replay in a folder that holds what `replay` does; to keep it.
     Returns:
       The new checkpoint, which is durable.
     Raises:
@@ -85,9 +97,11 @@ def save_checkpoint(
     path = folder / f"{serial:06d}-p{clock.phase}-{clock.env_steps}-{clock.updates}"
     partial = _partial(path)
     partial.mkdir()
+    if fork is not None:
+        fork(partial / KEPT_REPLAY)
     files = {
-        "agent.safetensors": flatten(life.agent),
-        "stage.safetensors": _stage_arrays(life.stage),
+        AGENT: flatten(life.agent),
+        STAGE: _stage_arrays(life.stage),
     }
     for name, arrays in files.items():
         save_file(arrays, partial / name)
@@ -103,11 +117,11 @@ def save_checkpoint(
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for written in (*partial.iterdir(), partial):
-        sync_path(written)
+        sync_path(written)  # a fork is durable already, and its folder does no harm
     partial.rename(path)
     sync_path(folder)
     whole = _whole(folder)
-    spared = {_phase(old): old for old in whole}.values()
+    spared = {_phase(old): old for old in reversed(whole)}.values()
     for old in whole[:-keep]:
         if old not in spared:
             old.rename(_partial(old))
@@ -120,18 +134,21 @@ def find_checkpoint(folder: Path, phase: int | None = None) -> Saved | None:
     """The newest checkpoint that is whole, by its checksums; None before the first.
 
     Args:
-      phase: the last one of this phase, instead of the newest of all.
+      phase: what this phase came to, or has come to so far, instead of the newest of all.
     Raises:
       UserError: all of them are damaged, or the newest is of another schema; there is what is no
         checkpoint; or there is none of that phase.
     """
-    whole = [path for path in _whole(folder) if phase in (None, _phase(path))]
-    if not whole and phase is not None:
-        there = sorted({_phase(path) for path in _whole(folder)})
-        raise UserError(
-            f"{folder}: no checkpoint of phase {phase}, there are those of "
-            f"{', '.join(map(str, there)) or 'none'}"
-        )
+    whole = _whole(folder)
+    if phase is not None:
+        first = [path for path in whole if _phase(path) == phase + 1][:1]
+        running = [path for path in whole if _phase(path) == phase] if phase > 0 else []
+        if not first and not running:
+            raise UserError(
+                f"{folder}: no checkpoint of phase {phase}, there are those of "
+                f"{', '.join(map(str, ended_phases(folder))) or 'none'}"
+            )
+        whole = first or running
     passed_over: dict[Path, str] = {}
     for path in reversed(whole):
         try:
@@ -141,6 +158,11 @@ def find_checkpoint(folder: Path, phase: int | None = None) -> Saved | None:
     if passed_over:
         raise UserError(next(iter(passed_over.values())))
     return None
+
+
+def ended_phases(folder: Path) -> list[int]:
+    """Phases whose end can be gone back to."""
+    return sorted({_phase(path) - 1 for path in _whole(folder)} - {0})
 
 
 class Damaged(Exception):
@@ -177,7 +199,12 @@ def load_agent(saved: Saved, like: AgentState) -> AgentState:
     Raises:
       UserError: the checkpoint's leaves are not those of this agent.
     """
-    return unflatten(like, _load(saved.path / "agent.safetensors"), saved.path)
+    return unflatten(like, load_leaves(saved), saved.path)
+
+
+def load_leaves(saved: Saved) -> dict[str, np.ndarray]:
+    """The learnt state as it lies there: `/`-joined path of a leaf -> array."""
+    return _load(saved.path / AGENT)
 
 
 def load_stage(
@@ -193,7 +220,7 @@ def load_stage(
     Raises:
       UserError: a world does not come back to the observation it had.
     """
-    arrays = _load(saved.path / "stage.safetensors")
+    arrays = _load(saved.path / STAGE)
     episodes: list[Episode | None] = []
     for index, (world, kept) in enumerate(zip(worlds, saved.manifest["episodes"], strict=True)):
         taken = {head: arrays[f"actions/{index}/{head}"] for head in heads if kept["length"]}

@@ -79,6 +79,9 @@ class CheckpointConfig(Section):
 
     every: EnvSteps = Field(10_000, description="environment steps between checkpoints")
     keep: Annotated[int, Field(ge=2)] = Field(2, description="newest checkpoints kept")
+    keep_replays: bool = Field(
+        True, description="the replay of every phase's end is kept, so that one can branch there"
+    )
 
 
 class LogConfig(Section):

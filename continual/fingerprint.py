@@ -63,10 +63,10 @@ def _records(folder: RunFolder, saved: Saved) -> Iterator[bytes]:
 
 
 def _report(folder: Path) -> Iterator[bytes]:
-    """Its data, but for the name of the run."""
+    """Its data, but for the name of the run and of those it came from."""
     if (folder / "summary.json").exists():
         summary = json.loads((folder / "summary.json").read_bytes())
-        del summary["run"]["name"]
+        del summary["run"]["name"], summary["run"]["ancestry"]
         yield json.dumps(summary, sort_keys=True).encode()
         yield (folder / "matrix.csv").read_bytes()
 

@@ -51,8 +51,13 @@ def needs_of(config: Config, curriculum: NamedCurriculum, agent: Agent, state: A
     # An update rewrites latents; the old ones are kept until the next checkpoint.
     rewritten = min(config.replay.capacity, lived.total(), int(every * config.collect.train_ratio))
     between = every * max(row.values()) + rewritten * latents + learnt
-    kept = config.checkpoint.keep + len(curriculum.plan)
-    return Needs(replay, learnt, between, replay + 2 * between + kept * learnt)
+    phases = len(curriculum.plan)
+    kept = (config.checkpoint.keep + phases + 1) * learnt
+    if config.checkpoint.keep_replays:
+        # Of all that ever was, each block once; latents once a phase.
+        latent_rows = phases * min(config.replay.capacity, lived.total())
+        kept += sum(n * (row[task] - latents) for task, n in lived.items()) + latent_rows * latents
+    return Needs(replay, learnt, between, replay + 2 * between + kept)
 
 
 def rows_of(config: Config, curriculum: NamedCurriculum) -> Counter[str]:

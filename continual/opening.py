@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,14 @@ import jax
 
 from agent.agent import Agent, make_agent
 from continual import seeding
+from continual.ancestry import Origin, load_ancestry
 from continual.backend import keep_compiled_programs
+from continual.branching import (
+    branch_off,
+    find_branch,
+    refuse_contradictions,
+    refuse_other_past,
+)
 from continual.checkpoint import (
     Saved,
     find_checkpoint,
@@ -27,9 +35,10 @@ from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, return_range
 from continual.envs.world import World
 from continual.errors import UserError
-from continual.files import LOCK, PARTIAL, lock_folder
+from continual.files import LOCK, PARTIAL, lock_folder, sync_path
 from continual.judging import Judge, judged_pieces
 from continual.life import Life
+from continual.memory import open_memory
 from continual.needs import needs_of, warning
 from continual.progress import Progress
 from continual.request import Request
@@ -40,7 +49,6 @@ from continual.strict_yaml import load
 from continual.tracking import JsonLines, Timing, Trackers
 from curricula.loader import NamedCurriculum, resolved
 from eval.records import EpisodeRecord, load_records
-from storage import open_replay
 
 
 @contextlib.contextmanager
@@ -56,17 +64,15 @@ def open_life(request: Request) -> Iterator[Opened]:
     folder = RunFolder(request.path)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())
-        _own(folder, config, curriculum, stack)
         agent = make_agent(config.agent, union({t: interface_of(t) for t in curriculum.tasks}))
+        _own(folder, request, agent, stack)
+        ancestry = load_ancestry(folder)
         saved = find_checkpoint(folder.checkpoints)
         scratch = config.replay.scratch
-        replay = open_replay(
+        replay = open_memory(
+            config,
+            agent,
             Path(scratch, folder.path.name, "replay") if scratch else folder.replay,
-            capacity=config.replay.held(seeding.stream_seed(config.seed, "retention")),
-            latents=agent.latents,
-            tasks=list(curriculum.tasks),
-            context="stored" if config.replay.context == "stored" else "zero",
-            draw=config.replay.sampling,
             home=folder.replay if scratch else None,
         )
         stack.callback(replay.close)
@@ -90,7 +96,13 @@ def open_life(request: Request) -> Iterator[Opened]:
         opened = Opened(
             request=request,
             folder=folder,
-            agenda=Agenda(curriculum, agent.policies(), config.evaluate, config.checkpoint.every),
+            agenda=Agenda(
+                curriculum,
+                agent.policies(),
+                config.evaluate,
+                config.checkpoint.every,
+                begun_at=ancestry[-1].env_steps if ancestry else 0,
+            ),
             agent=agent,
             replay=replay,
             book=book,
@@ -128,32 +140,72 @@ def _life(
     return life, worlds
 
 
-def _own(
-    folder: RunFolder, config: Config, curriculum: NamedCurriculum, stack: contextlib.ExitStack
-) -> None:
+def _own(folder: RunFolder, request: Request, agent: Agent, stack: contextlib.ExitStack) -> None:
     """Make the run's folder, or see that it is this run's, and keep others out of it."""
-    # Where a run lives for the time is no part of it, and may be another place tomorrow.
-    elsewhere = {"replay": {"scratch", "damaged"}}
-    kept_config = config.model_dump(mode="json", by_alias=True, exclude=elsewhere)
-    kept_curriculum = resolved(curriculum) | {
-        "return_ranges": {t: list(r) for t in curriculum.tasks if (r := return_range(t))}
-    }
+    kept_config, kept_curriculum = _kept(request)
     try:
         if not folder.config.exists():
             _refuse_foreign_folder(folder)
-            _refuse_what_cannot_be_repeated(curriculum)
+            _refuse_what_cannot_be_repeated(request.curriculum)
+            if request.origin:
+                _make_branch(folder, request, request.origin, agent)
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder.path, "wait for it, or start another run with name=…")
         stack.callback(os.close, lock)
         # Looked at again: another process may have made the run since.
         if folder.config.exists():
             _refuse_other_settings(folder, kept_config, kept_curriculum)
+            _refuse_other_origin(folder, request.origin)
         else:
             create_run(folder, kept_config, kept_curriculum)
     except OSError as error:
         raise UserError(
             f"{folder.path}: cannot be used: {error.strerror}; choose another runs=…"
         ) from None
+
+
+def _kept(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run's folder keeps of its config and of its curriculum."""
+    # Where a run lives for the time is no part of it, and may be another place tomorrow.
+    elsewhere = {"replay": {"scratch", "damaged"}}
+    ranges = {t: list(r) for t in request.curriculum.tasks if (r := return_range(t))}
+    return (
+        request.config.model_dump(mode="json", by_alias=True, exclude=elsewhere),
+        resolved(request.curriculum) | {"return_ranges": ranges},
+    )
+
+
+def _make_branch(folder: RunFolder, request: Request, origin: Origin, agent: Agent) -> None:
+    """Make the folder of a run that goes on from another: whole, or not at all."""
+    branch = find_branch(origin)
+    refuse_other_past(branch, request.curriculum)
+    refuse_contradictions(branch, request.config)
+    half = RunFolder(folder.path.with_name(folder.path.name + PARTIAL))
+    half.path.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(half.path, "it makes the same branch, wait for it")
+    try:
+        for left in half.path.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != LOCK:
+                left.unlink()
+        branch_off(branch, half, agent, request.config)
+        create_run(half, *_kept(request))
+        sync_path(half.path)
+        half.path.rename(folder.path)
+        sync_path(folder.path.parent)
+    finally:
+        os.close(lock)
+
+
+def _refuse_other_origin(folder: RunFolder, origin: Origin | None) -> None:
+    ancestry = load_ancestry(folder)
+    there = ancestry[-1].origin if ancestry else "no other run"
+    if origin and origin.label != there:
+        raise UserError(
+            f"{folder.path} is a run that came from {there}, not from {origin.label}; "
+            "go on with that, or name=… or fresh=true for a new one"
+        )
 
 
 def _refuse_other_settings(

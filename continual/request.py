@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import Field
+
 from agent.config import RandomGate
 from continual import resources
+from continual.ancestry import Origin, inherited, parse_origin
 from continual.cli import split_arguments
 from continual.config import Config, EvaluateConfig, check_name, resolve_config
 from continual.errors import UserError, nearest
@@ -31,9 +34,10 @@ class _Arguments(Config):
     name: str = ""
     runs: str = "runs"
     fresh: bool = False
+    from_: str = Field("", alias="from")
 
 
-_LOCAL = _Arguments.model_fields.keys() - Config.model_fields.keys()
+_LOCAL = {"name", "runs", "fresh", "from"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Request:
 
     Attributes:
       path: of the run's folder.
+      origin: what it branches off, if it does.
       reason: why this scale.
       is_dry: only say what would be done.
       command: line for a shell that goes on with this run.
@@ -50,6 +55,7 @@ class Request:
     curriculum: NamedCurriculum
     config: Config
     path: Path
+    origin: Origin | None
     reason: str
     is_dry: bool
     command: str
@@ -65,6 +71,8 @@ class Request:
         )
         if clock is None:
             return f"{scale}\nbegins: {self.path}"
+        if self.origin:
+            scale += f"\nis a branch of {self.origin.label}"
         if clock.phase > len(self.curriculum.plan):
             return f"{scale}\nhas been lived to its end: {self.path}; another: fresh=true"
         return (
@@ -89,7 +97,11 @@ def parse_request(argv: list[str]) -> Request:
     local = {key: overrides.pop(key) for key in _LOCAL if key in overrides}
     curriculum = load_curriculum(positionals[0])
     _refuse_misspelt_local(overrides)
+    origin = parse_origin(local["from"]) if "from" in local else None
     default, reason = _default_scale(curriculum, overrides)
+    if origin:
+        reason = reason if "scale" in overrides else f"that of {origin.run.name}"
+        overrides = inherited(origin, overrides)
     config = resolve_config(overrides, default)
     config = _with_recorded_rates(config)
     curriculum = with_budgets(curriculum, config.collect.budgets)
@@ -98,12 +110,20 @@ def parse_request(argv: list[str]) -> Request:
     name = local.get("name") or "-".join(
         (curriculum.name, _stem(config.scale), _stem(config.variant), f"s{config.seed}")
     )
+    if origin and "name" not in local:
+        name += f"-from-phase{origin.phase}" if origin.phase else "-from-end"
     path = Path(local.get("runs", "runs")) / check_name(name)
     is_fresh = _truth("fresh", local.get("fresh", False))
     if is_fresh:
         path = _beside(path)
     return Request(
-        curriculum, config, path, reason, is_dry, _command(argv, path.name if is_fresh else None)
+        curriculum,
+        config,
+        path,
+        origin,
+        reason,
+        is_dry,
+        _command(argv, path.name if is_fresh else None),
     )
 
 

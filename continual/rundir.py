@@ -49,6 +49,10 @@ class RunFolder:
         return self.path / "versions.json"
 
     @property
+    def ancestry(self) -> Path:
+        return self.path / "ancestry.json"
+
+    @property
     def records(self) -> Path:
         return self.path / "records"
 

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -182,12 +183,15 @@ class Opened:
         """
         self.replay.release()
         replay, records = self.replay.commit(), self.book.commit()
+        config = self.request.config.checkpoint
+        is_between = self.life.stage is None and self.life.clock.phase > 1
         save_checkpoint(
             self.folder.checkpoints,
             self.life,
             replay=replay,
             records=records,
-            keep=self.request.config.checkpoint.keep,
+            keep=config.keep,
+            fork=partial(self.replay.fork, replay) if is_between and config.keep_replays else None,
         )
         self.saved = self.life.clock
         if self.life.clock.phase <= len(self.agenda.curriculum.plan):

@@ -86,12 +86,14 @@ class Agenda:
     Attributes:
       policies: names of the agent's policies, the one that lives first.
       checkpoint_every: environment steps.
+      begun_at: environment steps at which this run begins; more than 0 if it branches off another.
     """
 
     curriculum: NamedCurriculum
     policies: Sequence[str]
     evaluate: EvaluateConfig
     checkpoint_every: int
+    begun_at: int = 0
 
 
 def next_action(
@@ -152,7 +154,8 @@ def _due(
     An evaluation that was stepped over, as nothing in a normal life does, is not made up for: it
     would judge another agent than its name says.
     """
-    if clock.env_steps == 0:
+    # A branch judges before training what its origin did not know.
+    if clock.env_steps == agenda.begun_at:
         yield from _pieces(agenda, "0@0", "before", [*agenda.policies, "random"], sampled=False)
     end = end_of(agenda, phase, judged)
     passed = [p for p in inside_points(agenda.evaluate, phase) if p <= min(clock.phase_step, end)]

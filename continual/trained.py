@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ import numpy as np
 
 from agent.acting import ActionMode
 from agent.agent import Agent, AgentState, make_agent
-from continual.checkpoint import find_checkpoint, load_agent
+from continual.ancestry import config_of
+from continual.branching import replay_at
+from continual.checkpoint import Saved, find_checkpoint, load_agent
 from continual.config import Config
 from continual.envs.gym import GymWorld
 from continual.envs.interact import Policy, Seen
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, resolve_task
 from continual.errors import UserError, nearest
+from continual.memory import open_memory
 from continual.pacing import repeat_of
 from continual.rundir import RunFolder
 from continual.scheduler import Clock
-from continual.strict_yaml import load
-from continual.validation import validate
-from eval.run_folder import load_run
+from eval.run_folder import RecordedRun, load_run
+from storage import Replay, fork_replay
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,22 @@ class Trained:
     """What a run has learnt so far.
 
     Attributes:
+      run: what it has recorded, up to now.
       clock: of the life when it was saved.
       agent: functions; `state`: what was learnt.
     """
 
+    run: RecordedRun
     config: Config
     clock: Clock
     agent: Agent
     state: AgentState
+
+    @property
+    def lived(self) -> tuple[str, ...]:
+        """Tasks of the phases that were begun, in their order."""
+        begun = self.clock.phase - (self.clock.phase > 1 and self.clock.phase_step == 0)
+        return tuple(phase.task for phase in self.run.plan[:begun])
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -103,6 +114,22 @@ class Actor:
         return np.clip(action, -1.0, 1.0) if action.ndim else int(action)
 
 
+@dataclass(frozen=True)
+class PastLife(Trained):
+    """A life as it was, its memory included, to look at or to learn on with.
+
+    Attributes:
+      replay: a private one, which goes when it is closed or forgotten.
+    """
+
+    replay: Replay
+    _place: tempfile.TemporaryDirectory[str]
+
+    def close(self) -> None:
+        self.replay.close()
+        self._place.cleanup()
+
+
 def load_trained(path: str | Path, phase: int | None = None) -> Trained:
     """Load a checkpoint of a run; nothing in its folder is changed.
 
@@ -111,12 +138,40 @@ def load_trained(path: str | Path, phase: int | None = None) -> Trained:
     Raises:
       UserError: no run, no checkpoint (of that phase) yet, or damaged ones alone.
     """
-    folder = RunFolder(Path(path))
+    return _load(Path(path), phase)[0]
+
+
+def life_at(path: str | Path, phase: int | None = None, scratch: Path | None = None) -> PastLife:
+    """Agent, replay and clock of a run; nothing in its folder is changed.
+
+    Args:
+      phase: as they were at the end of this phase; else at the newest checkpoint.
+      scratch: folder in which a copy of the replay is made, by default the system's for what is
+        temporary. On the disk of the run most of the copy takes no room.
+    Raises:
+      UserError: as for `load_trained`; or the run is going on, or did not keep that replay.
+    """
+    trained, saved = _load(Path(path), phase)
+    place = tempfile.TemporaryDirectory(prefix="life-", dir=scratch)
+    try:
+        copy = Path(place.name, "replay")
+        with replay_at(Path(path), saved) as source:
+            fork_replay(source, saved.replay, copy)
+        replay = open_memory(trained.config, trained.agent, copy)
+        replay.rewind(saved.replay)
+    except BaseException:
+        place.cleanup()
+        raise
+    return PastLife(**vars(trained), replay=replay, _place=place)
+
+
+def _load(path: Path, phase: int | None) -> tuple[Trained, Saved]:
+    folder = RunFolder(path)
     run = load_run(folder.path)
-    config = validate(Config, load(folder.config.read_text(encoding="utf-8"), str(folder.config)))
+    config = config_of(folder.path)
     saved = find_checkpoint(folder.checkpoints, phase)
     if saved is None:
         raise UserError(f"{folder.path}: has no checkpoint yet")
     agent = make_agent(config.agent, union({task: interface_of(task) for task in run.tasks}))
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
-    return Trained(config, saved.clock, agent, load_agent(saved, shapes))
+    return Trained(run, config, saved.clock, agent, load_agent(saved, shapes)), saved

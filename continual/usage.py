@@ -42,6 +42,11 @@ where it goes
   runs=runs   the folder above it
   fresh=true  begin anew beside a run of that name, never over it
 
+where it comes from
+  from=runs/NAME@phase2  go on from what another run was at the end of its phase 2, with its
+              settings but for those that are given; the curriculum tells the whole life. Without
+              @phase2: from the last phase that it has ended
+
 keys (key.path=value; shown with the defaults that scales and variants change)
 """
     parser = Parser(

@@ -186,7 +186,8 @@ def to_json(f: Findings) -> dict[str, Any]:
     numbers = {
         "schema": 1,
         "run": {
-            key: getattr(run, key) for key in ("name", "curriculum", "scale", "variant", "seed")
+            key: getattr(run, key)
+            for key in ("name", "ancestry", "curriculum", "scale", "variant", "seed")
         },
         "status": run.unfinished or "finished",
         "tasks": run.tasks,

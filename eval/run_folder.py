@@ -61,6 +61,7 @@ class RecordedRun:
       path: the folder; its name is the run's.
       scale, variant, seed: from config.yaml, as text; empty where it does not say.
       config, versions: config.yaml and versions.json.
+      ancestry: (origin, environment steps) of each branching that led here, the first one first.
       curriculum: its name.
       plan: all phases; plan[k-1] is phase k.
       tasks: trained ones, then those that are judged only, in order of first appearance.
@@ -74,6 +75,7 @@ class RecordedRun:
     seed: str
     config: Mapping[str, Any]
     versions: Mapping[str, Any]
+    ancestry: tuple[tuple[str, int], ...]
     curriculum: str
     plan: tuple[KeptPhase, ...]
     tasks: tuple[str, ...]
@@ -146,6 +148,7 @@ def load_run(path: Path) -> RecordedRun:
         seed=_text(config.get("seed")),
         config=config,
         versions=_load_versions(path / "versions.json"),
+        ancestry=_load_ancestry(path / "ancestry.json"),
         curriculum=curriculum.name,
         plan=plan,
         tasks=tasks,
@@ -186,6 +189,16 @@ def _load_versions(path: Path) -> Mapping[str, Any]:
         return _mapping(path, json.loads(_read(path)))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+
+
+def _load_ancestry(path: Path) -> tuple[tuple[str, int], ...]:
+    if not path.exists():
+        return ()
+    try:
+        kept = json.loads(_read(path))
+        return tuple((str(entry["origin"]), int(entry["env_steps"])) for entry in kept)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not the ancestry of a run: {one_line(error)}") from error
 
 
 def _mapping(path: Path, value: Any) -> Mapping[str, Any]:

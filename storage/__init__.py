@@ -2,9 +2,11 @@
 
 from storage import retention, sampling
 from storage.batch import FRAMES, Batch, Column, Schema, Where
+from storage.copying import fork_replay
 from storage.held import Capacity
 from storage.opening import open_replay
 from storage.replay import Replay
+from storage.staging import has_commit
 from storage.zarr_files import StreamId
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "Schema",
     "StreamId",
     "Where",
+    "fork_replay",
+    "has_commit",
     "open_replay",
     "retention",
     "sampling",

@@ -195,6 +195,27 @@ class ChunkFiles:
         self._unsynced.add(path)
         self._unsynced_folders.add(path.parent)
 
+    def link(self, name: str, index: int, source: Layout) -> None:
+        """Share a chunk that nobody will write to any more; on another disk, copy it."""
+        path, theirs = self._layout.path(name, index), source.path(name, index)
+        files.check_file(theirs, self._layout.nbytes(name))
+        try:
+            path.hardlink_to(theirs)
+        except OSError:  # another disk, one without links, or too many of them
+            self.copy(name, index, source)
+        self._unsynced_folders.add(path.parent)
+
+    def unshare(self, index: int) -> None:
+        """Have a block's chunks for oneself, to write to them.
+
+        Others may have linked them when they were full, before an earlier commit was gone back to.
+        """
+        for name in self._layout.schema:
+            path = self._layout.path(name, index)
+            if files.is_shared(path):
+                content = files.read_file(path, self._layout.nbytes(name)).tobytes()
+                files.put_file(path, content, durable=True)
+
     def _write_at(self, path: Path, values: np.ndarray, offset: int) -> None:
         with files.closing(files.open_for_writing(path)) as descriptor:
             files.write_at(path, descriptor, values, offset)

@@ -129,6 +129,12 @@ def check_file(path: Path, nbytes: int) -> None:
     expect_size(path, size, nbytes)
 
 
+def is_shared(path: Path) -> bool:
+    """Whether a file has another name as well."""
+    with named(path, "look at"):
+        return path.stat().st_nlink > 1
+
+
 def put_file(path: Path, content: bytes, *, durable: bool) -> None:
     """Put a small file in place: all of it, or what was there before."""
     with named(path, "write"):

@@ -20,6 +20,7 @@ from storage.assemble import Order, arranged, gather_rows, rewrites, with_latent
 from storage.batch import LATENT, STEP, WRITTEN, Batch, Column, Schema, Where
 from storage.checks import check_same
 from storage.commits import Commit
+from storage.copying import fork_replay
 from storage.held import Capacity, Held
 from storage.history import History
 from storage.mirror import nbytes_of
@@ -226,6 +227,10 @@ class Replay:
             self._home.stage(self._folder, self._history.commits[-1])
             self._is_settled = True
         return cursor
+
+    def fork(self, cursor: Mapping[str, Any], target: Path) -> None:
+        """Make a replay at `target` that holds what the last commit does; see `fork_replay`."""
+        fork_replay(self._folder, cursor, target)
 
     def release(self) -> None:
         """Free what only the commit before needs: the last one's cursor is safe."""

@@ -16,13 +16,14 @@ from continual.errors import UserError
 from continual.files import LOCK
 from storage import commits, files, memory
 from storage.batch import STEP
-from storage.chunks import ChunkFiles
+from storage.block import Block, Layout
 from storage.commits import Commit
+from storage.copying import bring_stream
 from storage.held import Capacity, Held
 from storage.history import History
 from storage.stream import Stream
 from storage.undo import read_log
-from storage.zarr_files import COMMITS, StreamId, StreamMetadata, create_store, has_store
+from storage.zarr_files import COMMITS, StreamId, create_store, has_store
 
 
 class Home:
@@ -51,24 +52,16 @@ class Home:
         last = self._history.commits[-1] if self._history.commits else None
         rewritten = self._take_log(source, last, commit) if last else set()
         for number, state in enumerate(commit.streams):
-            ours = commits.layout_of(self._folder, state)
-            theirs = commits.layout_of(source, state)
-            chunks = ChunkFiles(ours, memory.MappedFiles())
-            chunks.create_folders()
             there = _rows_of(last, state)
-            for block in commits.blocks_of(state).values():
-                names = list(ours.schema) if there.get(block.index, 0) < block.rows else []
-                if not names and (number, block.index) in rewritten:
-                    names = ours.latents
-                for name in names:
-                    chunks.copy(name, block.index, theirs)
-            chunks.sync()
-            stream = StreamId(state["phase"], state["task"])
-            attributes = {"phase": stream.phase, "task": stream.task}
-            metadata = StreamMetadata(
-                ours.folder, ours.schema, ours.worlds, ours.length, attributes
-            )
-            metadata.publish(state["rows"], state["first_row"])
+
+            def changed(
+                block: Block, layout: Layout, there: Mapping[int, int] = there, number: int = number
+            ) -> list[str]:
+                if there.get(block.index, 0) < block.rows:
+                    return list(layout.schema)
+                return layout.latents if (number, block.index) in rewritten else []
+
+            bring_stream(source, self._folder, state, changed, share=False)
         commits.save_commit(self._folder, commit)
         self._keep([*self._history.commits[-1:], commit])
 

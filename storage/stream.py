@@ -307,6 +307,8 @@ class Stream:
     def cut(self) -> None:
         """Make rows absent that were appended after those that are held, and drop their blocks."""
         for block in self.blocks.values():
+            if block.rows < self.length:
+                self._chunks.unshare(block.index)
             steps = self.layout.read(STEP, block.index)
             if (steps[:, block.rows :] != -1).any():
                 steps[:, block.rows :] = -1

@@ -44,3 +44,21 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def rng() -> np.random.Generator:
     """A generator of the test's own, the same every time."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def one_compilation():
+    """Lives with the same agent share its compiled functions, though each builds its own."""
+    from agent.agent import make_agent  # needs jax, which not every test may have
+
+    made = {}
+
+    def cached(config, interfaces):
+        key = (config.model_dump_json(), *interfaces.tasks)
+        if key not in made:
+            made[key] = make_agent(config, interfaces)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("continual.opening.make_agent", cached)
+        yield

@@ -12,6 +12,7 @@ import pytest
 
 from continual import checkpoint
 from continual.checkpoint import (
+    ended_phases,
     find_checkpoint,
     load_agent,
     load_stage,
@@ -52,7 +53,8 @@ def test_the_newest_is_found_by_its_folder_alone(tmp_path):
         path = save(tmp_path, learnt)
         assert learnt_in(tmp_path) == learnt
     assert path.name == "000012-p2-40-3"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["000011-p2-40-3", path.name]
+    kept = ["000001-p2-40-3", "000011-p2-40-3", path.name]
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept
     saved = find_checkpoint(tmp_path)
     assert (saved.replay, saved.records) == ({"rows": 42}, {"a": 7})
 
@@ -87,7 +89,7 @@ def test_a_kill_while_saving_at_an_unchanged_clock_never_loses_the_life(
             assert learnt_in(tmp_path) == 4
     save(tmp_path, 5)
     assert learnt_in(tmp_path) == 5
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3  # the first of the phase, and the newest
 
 
 def test_what_is_no_checkpoint_is_not_taken_for_a_new_life(tmp_path):
@@ -131,16 +133,17 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(tmp_path, how)
     assert newest.with_name(f"{newest.name}.damaged").is_dir()
 
 
-def test_the_last_checkpoint_of_every_phase_is_kept(tmp_path):
+def test_what_every_phase_came_to_is_kept(tmp_path):
     for learnt in range(12):
         save(tmp_path, learnt, replace(CLOCK, phase=1 + learnt // 4))
     kept = [int(path.name[:6]) for path in sorted(tmp_path.iterdir())]
-    assert kept == [4, 8, 11, 12]
-    for phase, learnt in ((1, 3), (2, 7), (3, 11)):
+    assert kept == [1, 5, 9, 11, 12]
+    # The first of the next phase, or the newest of the running one.
+    for phase, learnt in ((1, 4), (2, 8), (3, 11)):
         saved = find_checkpoint(tmp_path, phase)
-        assert saved.clock.phase == phase
         assert load_agent(saved, {"learnt": np.array(0)})["learnt"] == learnt
-    with pytest.raises(UserError, match="no checkpoint of phase 4, there are those of 1, 2, 3"):
+    assert ended_phases(tmp_path) == [1, 2]
+    with pytest.raises(UserError, match="no checkpoint of phase 4, there are those of 1, 2"):
         find_checkpoint(tmp_path, 4)
 
 

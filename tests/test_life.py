@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from agent.agent import make_agent
 from continual import run
 from continual.collect import Living
 from continual.envs.toy import ToyWorld
@@ -28,6 +27,8 @@ from continual.files import lock_folder
 from continual.fingerprint import fingerprint
 from continual.fingerprint import main as fingerprint_door
 from continual.running import Opened, Stop
+
+pytestmark = pytest.mark.usefixtures("one_compilation")
 
 CURRICULUM = """
 description: Three kinds of toys.
@@ -45,22 +46,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toys.yaml").write_text(CURRICULUM)
     return tmp_path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation():
-    """Lives with the same agent share its compiled functions, as they would within one process."""
-    made = {}
-
-    def cached(config, interfaces):
-        key = (config.model_dump_json(), *interfaces.tasks)
-        if key not in made:
-            made[key] = make_agent(config, interfaces)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("continual.opening.make_agent", cached)
-        yield
 
 
 def live(name: str, *more: str) -> int:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import av
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from continual import run
+from continual import rollout, run
+from continual.collect import batch_schema
 from continual.envs.gym import GymWorld
 from continual.envs.registry import make_world
 from continual.errors import UserError
-from continual.trained import load_trained
+from continual.trained import life_at, load_trained
 
 ROOT = Path(__file__).parents[1]
 CURRICULUM = """
@@ -97,9 +100,64 @@ def test_what_the_run_does_not_have_is_named(finished, tmp_path):
 
 def test_the_agent_of_a_phase_can_be_had(finished):
     then = load_trained(finished, phase=1)
-    assert (then.clock.phase, then.clock.phase_step) == (1, 40)
+    assert (then.clock.phase, then.clock.phase_start[0], then.clock.phase_step) == (2, 40, 0)
+    assert then.lived == ("toy/picture",)
     with pytest.raises(UserError, match="no checkpoint of phase 7, there are those of 1"):
         load_trained(finished, phase=7)
+
+
+def test_a_life_is_had_with_its_memory_and_lives_on_without_touching_the_run(finished, tmp_path):
+    before = files(finished)
+    life = life_at(finished, phase=1, scratch=tmp_path)
+    assert life.clock.env_steps == 40
+    assert life.replay.held_rows() == {"toy/picture": 42}
+    union = batch_schema(life.agent.union)
+    batch = life.replay.sample(np.random.default_rng(0), 2, 8, union)
+    _, learnt = life.agent.learn(life.state, batch, jax.random.key(0))
+    life.replay.write_latents(batch.where, learnt.latents)
+    life.replay.commit()
+    assert np.isfinite(learnt.metrics.means["loss/reward"])
+    life.close()
+    assert files(finished) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_agent_is_watched_from_the_command_line(finished, tmp_path, capsys):
+    film = tmp_path / "out.mp4"
+    asked = ["phase=1", "task=toy/picture", "episodes=2", f"video={film}"]
+    assert rollout.main([str(finished), *asked]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"toy/picture seed 0: return \d+\.\d, 20 decisions", first)
+    assert second.startswith("toy/picture seed 1: ")
+    assert last == f"the film: {film}"
+    with av.open(str(film)) as opened:
+        shown = [f.to_ndarray(format="rgb24") for f in opened.decode(video=0)]
+    assert len(shown) == 40
+    assert shown[0].shape == (256, 256, 3)
+    bright = [frame.reshape(2, 128, 2, 128, 3).mean((1, 3, 4)) > 128 for frame in shown]
+    assert {int(b.sum()) for b in bright} == {1}  # one quadrant is lit
+    assert rollout.main([str(finished), "policy=dreamer_actor", "action_mode=sampled"]) == 0
+    assert capsys.readouterr().out.startswith("toy/picture seed 0: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["task=toy/reach", "video=a.mp4"], "has no looks"),
+        (["video=a.avi"], "ends in .mp4 or .gif"),
+        (["video=nowhere/a.mp4"], "is no folder"),
+        (["phase=0"], "phase=0: expected"),
+        (["taks=toy/reach"], "did you mean 'task'"),
+        (["task=toy/match"], "not one of this run"),
+        (["--video"], "unknown flag"),
+        (["more"], "expected one run"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(finished, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(said)):
+        rollout.main([str(finished), *arguments])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space m.*infinity")  # it has no bounds

@@ -64,15 +64,21 @@ class CrafterWorld:
         # Upstream draws a world from (seed of the instance, number of the episode).
         self._env._seed, self._env._episode = seed, 0
         self._over = False
-        return restart({IMAGE: self._env.reset()})
+        self._frame = self._env.reset()
+        return restart({IMAGE: self._frame})
 
     def step(self, action: Action) -> TimeStep:
         assert not self._over, "step after the last one"
-        frame, reward, self._over, info = self._env.step(int(action["crafter"]))
+        self._frame, reward, self._over, info = self._env.step(int(action["crafter"]))
+        frame = self._frame
         if not self._over:
             return transition({IMAGE: frame}, float(reward))
         end = termination if info["discount"] == 0 else truncation
         return end({IMAGE: frame}, float(reward), achievements=info["achievements"])
+
+    def draw(self) -> np.ndarray | None:
+        # What was seen: to draw it again would take noise from the world's own generator.
+        return np.asarray(self._frame)
 
     def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The DeepMind Control Suite, by proprioception. Nothing is ever rendered.
+"""The DeepMind Control Suite, by proprioception. Nothing is rendered but for people who ask.
 
 Episodes are 1000 control steps and end by the time limit, so they are truncated, never terminated.
 """
@@ -73,6 +73,8 @@ _PLAIN_SIZE = {
     "swimmer.body_velocities": 18,
 }
 
+DRAWN = 240  # pixels of an edge of a picture
+
 # Values of MUJOCO_GL that load no rendering library.
 _WITHOUT_GL = {"0", "disable", "disabled", "false", "off"}
 
@@ -113,6 +115,7 @@ class DmcWorld:
         suite, self._diverged = _import_suite()
         # Seeded anew by every reset; a number here only keeps the system's entropy out.
         self._env = suite.load(domain, task, task_kwargs={"random": 0})
+        self._drawable = type(self._env.physics)
         _forbid_rendering(self._env.physics)
         self._domain = domain
         spec = self._env.action_spec()
@@ -144,6 +147,19 @@ class DmcWorld:
             return transition(self._newest, float(timestep.reward))
         end = termination if timestep.discount == 0 else truncation
         return end(self._newest, float(timestep.reward))
+
+    def draw(self) -> np.ndarray | None:
+        if os.environ.get("MUJOCO_GL") in _WITHOUT_GL:
+            raise UserError(
+                f"MUJOCO_GL={os.environ['MUJOCO_GL']}: dm_control draws nothing with it; set it to "
+                "egl (libegl1) or osmesa (libosmesa6)"
+            )
+        physics = self._env.physics
+        physics.__class__ = self._drawable
+        try:
+            return np.asarray(physics.render(DRAWN, DRAWN, camera_id=0))
+        finally:
+            _forbid_rendering(physics)
 
     def close(self) -> None:
         self._env.close()

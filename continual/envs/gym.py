@@ -30,6 +30,8 @@ class GymWorld(gymnasium.Env[Observation, Any]):
             raise ValueError(f"a world with the heads {heads}, expected one")
         (self._head,) = world.interface.heads
         self._world, self._next_seed = world, 0
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
+        self.render_mode = "rgb_array"
         shown: dict[str, spaces.Space[Any]] = {
             slot.name: _space_of(slot) for slot in world.interface.slots
         }
@@ -50,6 +52,10 @@ class GymWorld(gymnasium.Env[Observation, Any]):
         truncated = timestep.is_last and not timestep.is_terminal
         info = {**timestep.extras, "env_steps": timestep.env_steps}
         return _shown(timestep), timestep.reward, timestep.is_terminal, truncated, info
+
+    def render(self) -> Any:
+        """[H, W, 3] uint8, how the world looks now; None where it has no looks."""
+        return self._world.draw()
 
     def close(self) -> None:
         self._world.close()

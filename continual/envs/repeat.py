@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from continual.envs.world import Action, TimeStep, World
 
 
@@ -31,6 +33,9 @@ class ActionRepeat:
             if timestep.is_last:
                 break
         return replace(timestep, reward=reward, env_steps=env_steps)
+
+    def draw(self) -> np.ndarray | None:
+        return self._world.draw()
 
     def close(self) -> None:
         self._world.close()

@@ -154,6 +154,9 @@ class ToyWorld:
         end = termination if dead else truncation if self._over else transition
         return end(self._observe(), reward)
 
+    def draw(self) -> np.ndarray | None:
+        return self._observe().get(IMAGE)
+
     def close(self) -> None:
         pass
 

@@ -33,6 +33,9 @@ class Witness:
         self._actions.append(action)
         return self._tried(lambda: self._world.step(action))
 
+    def draw(self) -> np.ndarray | None:
+        return self._world.draw()
+
     def close(self) -> None:
         self._world.close()
 

@@ -78,4 +78,14 @@ class World(Protocol):
         """Act; must not be called after a last step. Continuous actions are clipped to [-1, 1]."""
         ...
 
+    def draw(self) -> np.ndarray | None:
+        """[H, W, 3] uint8, how the world looks now, for people; None where it has no looks.
+
+        Changes nothing that a later step depends on.
+
+        Raises:
+          UserError: what draws it is not installed.
+        """
+        ...
+
     def close(self) -> None: ...

@@ -1,0 +1,121 @@
+"""The door `python -m continual.rollout runs/NAME [phase=2] [task=…] [video=out.mp4]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from continual.cli import Parser, run_door, split_arguments
+from continual.envs.gym import GymWorld
+from continual.errors import UserError
+from continual.overrides import apply_overrides
+from continual.section import Section
+from continual.trained import Actor, load_trained
+from continual.validation import validate
+from continual.videos import refuse_without_videos, write_video
+
+
+class Asked(Section):
+    """What is to be seen of a run."""
+
+    phase: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the agent as it was at the end of this phase; else the newest"
+    )
+    task: str = Field("", description="one of the run's; else the last that was trained")
+    policy: str = Field("", description="gated, dreamer_actor …; else the one that lived")
+    action_mode: Literal["mode", "sampled"] = Field(
+        "mode", description="modes of the distributions, or sampled as lived"
+    )
+    episodes: Annotated[int, Field(gt=0)] = Field(1, description="how many")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of the first one")
+    video: str = Field("", description="a film of them, .mp4 or .gif")
+
+
+@dataclass
+class Played:
+    """An episode that was watched.
+
+    Attributes:
+      frames: [H, W, 3] each, none if they were not asked for.
+    """
+
+    episode_return: float
+    decisions: int
+    frames: list[np.ndarray]
+
+
+def play(env: GymWorld, act: Actor, seed: int, *, draw: bool) -> Played:
+    """Play one episode.
+
+    Raises:
+      UserError: it shall be drawn, and cannot be.
+    """
+    observation, _ = env.reset(seed=seed)
+    act.reset(seed)
+    played, ended = Played(0.0, 0, []), False
+    while not ended:
+        if draw:
+            played.frames.append(_picture(env))
+        observation, reward, terminated, truncated, _ = env.step(act(observation))
+        played.episode_return += reward
+        played.decisions += 1
+        ended = terminated or truncated
+    return played
+
+
+def main(argv: list[str]) -> int:
+    positionals, overrides, flags = split_arguments(argv, Asked)
+    parser = Parser(
+        prog="python -m continual.rollout",
+        usage="%(prog)s runs/NAME [key=value ...]",
+        description="Let a run's agent act, and say what comes of it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"  {line}" for line in _keys()),
+    )
+    parser.parse_args(flags)
+    if len(positionals) != 1:
+        raise UserError(f"expected one run, such as runs/NAME, found {len(positionals)}")
+    asked = validate(Asked, apply_overrides({}, overrides, Asked))
+    video = Path(asked.video) if asked.video else None
+    if video:
+        refuse_without_videos(video)
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    trained = load_trained(positionals[0], asked.phase)
+    task = asked.task or trained.lived[-1]
+    env = trained.make_env(task)
+    act = trained.policy(task, asked.policy or None, asked.action_mode)
+    frames: list[np.ndarray] = []
+    for seed in range(asked.seed, asked.seed + asked.episodes):
+        played = play(env, act, seed, draw=video is not None)
+        frames += played.frames
+        print(
+            f"{task} seed {seed}: return {played.episode_return:.1f}, {played.decisions} decisions"
+        )
+    env.close()
+    if video:
+        write_video(video, frames, env.metadata["render_fps"])
+        print(f"the film: {video}")
+    return 0
+
+
+def _picture(env: GymWorld) -> np.ndarray:
+    frame = env.render()
+    if frame is None:
+        raise UserError("this world has no looks, so no film of it can be made")
+    return np.asarray(frame)
+
+
+def _keys() -> Iterator[str]:
+    for name, field in Asked.model_fields.items():
+        yield f"{name}=".ljust(14) + str(field.description)
+
+
+if __name__ == "__main__":
+    run_door(main)
