@@ -1,11 +1,12 @@
-"""How much of a life's time goes into its replay.
+"""How much of a life's time goes into its replay, and how much into checkpoints.
 
     python benchmarks/replay_share.py --json
     python benchmarks/replay_share.py --share 0.05    # a first look
+    python benchmarks/replay_share.py --share 1       # with as many checkpoints as such a life has
 
 Lives a part of the main curriculum on the scale `laptop` in a folder that is removed afterwards,
 and counts the seconds for which living waits on the replay. What a thread copies ahead meanwhile is
-not waited for.
+not waited for. A checkpoint commits the replay, so the two shares overlap; judging counts for neither.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from continual import run
 from continual.cli import run_door
 from continual.collect import Living
 from continual.config import resolve_config
+from continual.running import Opened
 from storage import Replay
 
 CURRICULUM = Path(__file__).parents[1] / "curricula" / "dmc_then_crafter.yaml"
@@ -58,6 +60,7 @@ def measure(share: float, folder: str) -> dict[str, Any]:
             stack.enter_context(stopwatch(Replay, name, seconds))
         stack.enter_context(stopwatch(Living, "_learn", seconds))
         stack.enter_context(stopwatch(Living, "until", seconds))
+        stack.enter_context(stopwatch(Opened, "save", seconds))
         run.main(
             [
                 *(str(CURRICULUM), "scale=laptop", f"runs={folder}", "name=share"),
@@ -66,10 +69,11 @@ def measure(share: float, folder: str) -> dict[str, Any]:
                 "evaluate.sampled=false",
             ]
         )
-    lived = seconds["until"] + seconds["commit"] + seconds["release"]
+    lived = seconds["until"] + seconds["save"]
     return {
         "seconds_lived": lived,
         "replay_share_of_life": sum(seconds[name] for name in WAITED) / lived,
+        "checkpoint_share_of_life": seconds["save"] / lived,
         "learning_share_of_life": seconds["_learn"] / lived,
         **{f"{name}_share_of_life": seconds[name] / lived for name in WAITED},
     }

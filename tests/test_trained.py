@@ -6,6 +6,8 @@ The run is too short to learn anything in, which none of this depends on.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -56,6 +58,17 @@ def test_the_lines_of_the_readme_run_as_they_stand(finished, capsys):
     exec(code.replace("dmc/ball_in_cup_catch", "toy/reach"), {})
     assert 0 <= float(capsys.readouterr().out) <= 20
     assert files(finished) == before
+
+
+def test_a_checkpoint_is_read_by_ten_lines_that_know_nothing_of_us(finished, tmp_path):
+    (code,) = re.findall(
+        r"```python\n(import json, sys.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    command = [sys.executable, "-I", "-c", code, str(finished)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    first, *others = said.splitlines()
+    assert first.endswith("40 environment steps, 0 updates")
+    assert any(re.match(r"learner/params/dyn/\S+  \(.*\)  \d+\.\d{3}$", line) for line in others)
 
 
 def play(trained, task, **policy):
