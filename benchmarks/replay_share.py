@@ -6,7 +6,7 @@
 
 Lives a part of the main curriculum on the scale `laptop` in a folder that is removed afterwards,
 and counts the seconds for which living waits on the replay. What a thread copies ahead meanwhile is
-not waited for. A checkpoint commits the replay, so the two shares overlap; judging counts for neither.
+not waited for. A checkpoint commits the replay, so the two shares overlap. Judging is left out.
 """
 
 from __future__ import annotations
