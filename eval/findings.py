@@ -17,6 +17,7 @@ from eval.gate_behaviour import (
     side_by_side,
 )
 from eval.gate_sums import GateMeans
+from eval.judged import NOT_JUDGED, NOT_LEARNED, NOT_TRAINED, Judged, Metric
 from eval.matrix import (
     NARROW,
     ActionMode,
@@ -100,7 +101,7 @@ class Findings:
     normalised: Matrix
     learned: tuple[bool | None, ...]
     outcomes: tuple[Outcome, ...]
-    metrics: tuple[metrics.Metric, ...]
+    metrics: tuple[Metric, ...]
     average: Vector
     average_seen: Vector
     drops: Matrix
@@ -139,7 +140,7 @@ def find(run: RecordedRun) -> Findings:
         False if headline == RANDOM else clears_random(rows[k][task], random[task])
         for k, task in enumerate(trained, start=1)
     )
-    judged = metrics.Judged(
+    judged = Judged(
         z=z[: last + 1],
         trained=trained[:last],
         learned=learned[:last],
@@ -148,6 +149,7 @@ def find(run: RecordedRun) -> Findings:
             for task, scale in zip(run.tasks, scales, strict=True)
         ],
         not_normalised={i: scale.note for i, scale in enumerate(scales) if scale.note},
+        spans=[(span.start, span.stop) for span in run.spans[:last]],
     )
     return Findings(
         run=run,
@@ -266,21 +268,21 @@ def _outcome(
     learnt = learned[phase - 1] if phase else None
     share, reason = math.nan, ""
     if not phase:
-        reason = metrics.NOT_TRAINED
+        reason = NOT_TRAINED
     elif learnt is False:
-        reason = metrics.NOT_LEARNED
+        reason = NOT_LEARNED
     elif learnt is None:
-        reason = "no random agent to compare with" if own.n else metrics.NOT_JUDGED
+        reason = "no random agent to compare with" if own.n else NOT_JUDGED
     elif phase == last:
         reason = "trained last"
     elif not final.n:
-        reason = metrics.NOT_JUDGED
+        reason = NOT_JUDGED
     else:
         share = (own.mean - final.mean) / (own.mean - random.mean)
     return Outcome(run.tasks[task], phase, own, final, random, learnt, share, reason)
 
 
-def _metric_json(metric: metrics.Metric, tasks: Sequence[str]) -> Mapping[str, Any]:
+def _metric_json(metric: Metric, tasks: Sequence[str]) -> Mapping[str, Any]:
     left_out = {tasks[task]: reason for task, reason in metric.left_out.items()}
     return {**asdict(metric), "left_out": left_out}
 

@@ -7,84 +7,33 @@ is undefined is NaN and says why; it is never 0.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from eval.curve_metrics import CURVE_METRICS
+from eval.judged import (
+    FIRST,
+    LAST,
+    LAST_ALONE,
+    NOT_LEARNED,
+    NOT_TRAINED,
+    Judged,
+    Metric,
+    mean_of,
+    mean_over_tasks,
+)
 from eval.matrix import Matrix, Vector
-
-NOT_JUDGED = "not judged"
-NOT_NORMALISED = "cannot be normalised"
-NOT_LEARNED = "not learned: its own phase did not end above the random agent"
-NOT_TRAINED = "not trained yet"
-LAST = "trained last"
-LAST_ALONE = "trained last: 0 by construction, and no other task counts"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What metrics are computed from; K phases that are over, N tasks.
-
-    Attributes:
-      z: [K+1, N], normalised returns at the end of each phase, row 0 before training; NaN where
-        nothing was judged and all down the column of a task that cannot be normalised.
-      trained: s(1) … s(K), index of the task that each phase trains.
-      learned: per phase, whether its task ended it above the random agent; None: cannot be said,
-        and the task counts.
-      curves: [N], z of every evaluation of the life, also inside phases and after phase K, as
-        (env_steps [M], z [M]) by time.
-      not_normalised: task -> why it cannot be normalised.
-    """
-
-    z: Matrix
-    trained: Sequence[int]
-    learned: Sequence[bool | None]
-    curves: Sequence[tuple[Vector, Vector]] = ()
-    not_normalised: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def last(self) -> int:
-        """K"""
-        return len(self.z) - 1
-
-    @property
-    def tasks(self) -> range:
-        return range(self.z.shape[1])
-
-    def phases_of(self, task: int) -> list[int]:
-        return [phase for phase, which in enumerate(self.trained, start=1) if which == task]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number with its definition beside it.
-
-    Attributes:
-      value: NaN where undefined.
-      formula: in plain text, z being the normalised matrix.
-      source: who defined it, and what differs here.
-      reason: why `value` is NaN; empty otherwise.
-      left_out: task index -> why it is not in the mean.
-    """
-
-    name: str
-    value: float
-    formula: str
-    source: str
-    reason: str = ""
-    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 def average_performance_curve(R: Matrix) -> Vector:
     """A_k = mean_i R[k, i] over all tasks that were judged, [K+1]."""
-    return np.array([_mean(row) for row in R])
+    return np.array([mean_of(row) for row in R])
 
 
 def average_seen_curve(R: Matrix, trained: Sequence[int]) -> Vector:
     """Mean over the tasks trained in phases 1 … k, [K+1]; NaN before training."""
-    return np.array([_mean(R[k, sorted(set(trained[:k]))]) for k in range(len(R))])
+    return np.array([mean_of(R[k, sorted(set(trained[:k]))]) for k in range(len(R))])
 
 
 def drops(R: Matrix, trained: Sequence[int]) -> Matrix:
@@ -106,7 +55,7 @@ def average_performance(judged: Judged) -> Metric:
     Source: Continual World (arXiv:2105.10919), which averages the last 5 evaluations; here it is
     the one evaluation at the end.
     """
-    return _mean_over_tasks(
+    return mean_over_tasks(
         judged,
         "average performance",
         judged.z[-1],
@@ -121,7 +70,7 @@ def average_performance_seen(judged: Judged) -> Metric:
 
     Source: Lopez-Paz & Ranzato (arXiv:1706.08840), whose average is over the tasks seen.
     """
-    return _mean_over_tasks(
+    return mean_over_tasks(
         judged,
         "average performance, seen tasks",
         judged.z[-1],
@@ -154,7 +103,7 @@ def forgetting(judged: Judged) -> Metric:
     counted = np.flatnonzero(~np.isnan(lost)).tolist()
     if counted and counted == list(judged.trained[-1:]):
         left_out[counted[0]] = LAST_ALONE
-    return _mean_over_tasks(
+    return mean_over_tasks(
         judged,
         "forgetting",
         lost,
@@ -187,7 +136,7 @@ def forgetting_from_best(judged: Judged) -> Metric:
             earlier = earlier[~np.isnan(earlier)]
             if len(earlier):
                 lost[task] = earlier.max() - z[last, task]
-    return _mean_over_tasks(
+    return mean_over_tasks(
         judged,
         "forgetting from the best",
         lost,
@@ -213,7 +162,7 @@ def backward_transfer(judged: Judged) -> Metric:
             left_out[task] = LAST if phases else NOT_TRAINED
         else:
             gained[task] = z[last, task] - z[phases[0], task]
-    return _mean_over_tasks(
+    return mean_over_tasks(
         judged,
         "backward transfer",
         gained,
@@ -223,34 +172,39 @@ def backward_transfer(judged: Judged) -> Metric:
     )
 
 
+def forward_transfer(judged: Judged) -> Metric:
+    """FWT = mean_i (z[f(i) - 1, i] - z[0, i]), f(i) the first phase that trained i, over f(i) > 1.
+
+    What the phases before a task gave to it, before it was trained at all.
+
+    Source: GEM (arXiv:1706.08840), Eq. 4, generalised from tasks to phases; b_i is row 0, the same
+    agent before any training.
+    """
+    z = judged.z
+    gained = np.full(len(judged.tasks), np.nan)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not phases or phases[0] == 1:
+            left_out[task] = FIRST if phases else NOT_TRAINED
+        else:
+            gained[task] = z[phases[0] - 1, task] - z[0, task]
+    return mean_over_tasks(
+        judged,
+        "forward transfer, zero-shot",
+        gained,
+        left_out,
+        "FWT = mean over tasks i with f(i) > 1 of z[f(i)−1,i] − z[0,i]; f(i) = first phase of i",
+        "GEM (Lopez-Paz & Ranzato 2017), Eq. 4",
+    )
+
+
 METRICS: tuple[Callable[[Judged], Metric], ...] = (
     average_performance,
     average_performance_seen,
     forgetting,
     forgetting_from_best,
     backward_transfer,
+    forward_transfer,
+    *CURVE_METRICS,
 )
-
-
-def _mean(values: Vector) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else math.nan
-
-
-def _mean_over_tasks(
-    judged: Judged,
-    name: str,
-    values: Vector,
-    left_out: Mapping[int, str],
-    formula: str,
-    source: str,
-) -> Metric:
-    """Mean over the tasks that are neither left out nor NaN; without any, NaN and the reasons."""
-    reasons = dict(left_out)
-    for task in judged.tasks:
-        if math.isnan(values[task]) and task not in reasons:
-            why = judged.not_normalised.get(task)
-            reasons[task] = NOT_JUDGED if why is None else f"{NOT_NORMALISED}: {why}"
-    counted = [task for task in judged.tasks if task not in reasons]
-    reason = "" if counted else "no task counts: " + "; ".join(sorted(set(reasons.values())))
-    return Metric(name, _mean(values[counted]), formula, source, reason, reasons)

@@ -12,6 +12,14 @@ from hypothesis import strategies as st
 
 from eval.gate_behaviour import gate_when_judged, gate_while_living
 from eval.gate_sums import gate_means
+from eval.judged import (
+    LAST_ALONE,
+    NOT_JUDGED,
+    NOT_LEARNED,
+    NOT_NORMALISED,
+    NOT_TRAINED,
+    Judged,
+)
 from eval.matrix import (
     Cell,
     cell,
@@ -26,13 +34,7 @@ from eval.matrix import (
     training_curve,
 )
 from eval.metrics import (
-    LAST_ALONE,
     METRICS,
-    NOT_JUDGED,
-    NOT_LEARNED,
-    NOT_NORMALISED,
-    NOT_TRAINED,
-    Judged,
     average_performance,
     average_performance_curve,
     average_performance_seen,

@@ -18,6 +18,7 @@ from curricula.loader import parse_curriculum, resolved
 from eval import metrics, report, wording
 from eval.findings import Findings, find
 from eval.gate_sums import GATE_SUMS
+from eval.judged import Judged, Metric
 from eval.matrix import clears_random, normalise
 from eval.page import matrix_cells, write_report
 from eval.plots import cell_colours
@@ -75,7 +76,7 @@ def html(run: Path) -> str:
     return write_report(run).read_text(encoding="utf-8")
 
 
-def metric(f: Findings, name: str) -> metrics.Metric:
+def metric(f: Findings, name: str) -> Metric:
     (found,) = (m for m in f.metrics if m.name == name)
     return found
 
@@ -281,10 +282,10 @@ def test_a_task_without_a_return_range_is_not_normalised_and_says_so(tmp_path: P
 def test_a_metric_of_one_function_is_on_the_page_and_in_the_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def first_z(judged: metrics.Judged) -> metrics.Metric:
+    def first_z(judged: Judged) -> Metric:
         (env_steps, z), *_ = judged.curves
         assert env_steps[0] == 0
-        return metrics.Metric("level of the newborn", float(z[0]), "z at 0", "nobody")
+        return Metric("level of the newborn", float(z[0]), "z at 0", "nobody")
 
     monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, first_z))
     page = page_of(tmp_path / "run", finished=1)

@@ -1,0 +1,226 @@
+"""Metrics of the curves between the ends of phases; see `eval.curves` for the functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from eval.curves import (
+    auc_ratio,
+    isolated_forgetting,
+    mean_inside,
+    stability_gap,
+    steps_to_recover,
+    zero_shot_transfer,
+)
+from eval.judged import (
+    FIRST,
+    LAST,
+    NO_REFERENCE,
+    NOT_LEARNED,
+    NOT_REPEATED,
+    NOT_TRAINED,
+    Judged,
+    Metric,
+    mean_of,
+    mean_over_tasks,
+)
+from eval.matrix import Vector
+
+
+def single_task_transfer(judged: Judged) -> Metric:
+    """FT = mean_i (AUC_i - AUC_i^ref) / (1 - AUC_i^ref), over the task's first phase.
+
+    Source: Continual World (arXiv:2105.10919), of success in [0, 1]; here of z, which an agent
+    worse than chance takes below 0. One life against one reference: over seeds, average both areas
+    first.
+    """
+    gained = _none(judged)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not phases:
+            left_out[task] = NOT_TRAINED
+        elif task not in judged.references:
+            left_out[task] = NO_REFERENCE
+        else:
+            area = _area(judged, task, phases[0])
+            gained[task] = transfer_against_reference(area, judged.references[task])
+    denominators = ", ".join(f"{1 - judged.references[t]:.3f}" for t in sorted(judged.references))
+    return mean_over_tasks(
+        judged,
+        "forward transfer, single-task",
+        gained,
+        left_out,
+        "FT = mean over tasks i of (AUC_i − AUC_i^ref) / (1 − AUC_i^ref); AUC over i's first phase"
+        + (f"; denominators {denominators}" if denominators else ""),
+        "Continual World (Wołczyk et al. 2021); of z instead of success",
+    )
+
+
+def transfer_against_reference(area: float, reference: float) -> float:
+    """(AUC - AUC^ref) / (1 - AUC^ref); NaN where the reference is 1.
+
+    Source: Continual World (arXiv:2105.10919), Eq. for FT_i.
+
+    Args:
+      area, reference: in [0, 1], each averaged over seeds.
+    """
+    return (area - reference) / (1 - reference) if reference != 1 else math.nan
+
+
+def isolated(judged: Judged) -> Metric:
+    """Mean of what each phase alone took from a task, over tasks and later phases."""
+    lost = _none(judged)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not phases or phases[0] == judged.last:
+            left_out[task] = LAST if phases else NOT_TRAINED
+        elif all(judged.learned[phase - 1] is False for phase in phases):
+            left_out[task] = NOT_LEARNED
+        elif judged.curves:
+            found = isolated_forgetting(*judged.curves[task], judged.spans, phases[0])
+            lost[task] = mean_of(found)
+    return mean_over_tasks(
+        judged,
+        "forgetting, isolated",
+        lost,
+        left_out,
+        "mean over tasks i, phases k after i's first, of p_i(last before k) − p_i(last inside k)",
+        "CORA (Powers et al. 2022); of z instead of returns over their largest magnitude",
+    )
+
+
+def zero_shot(judged: Judged) -> Metric:
+    """Mean of what each phase alone gave to tasks that were not trained yet."""
+    gained = _none(judged)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not phases or phases[0] == 1:
+            left_out[task] = FIRST if phases else NOT_TRAINED
+        elif judged.curves:
+            found = zero_shot_transfer(*judged.curves[task], judged.spans, phases[0])
+            gained[task] = mean_of(found)
+    return mean_over_tasks(
+        judged,
+        "forward transfer, isolated",
+        gained,
+        left_out,
+        "mean over tasks i, phases k before i's first, of p_i(last inside k) − p_i(last before k)",
+        "CORA (Powers et al. 2022); of z instead of returns over their largest magnitude",
+    )
+
+
+def gap(judged: Judged) -> Metric:
+    """Mean over tasks and later phases of the fall inside a phase at its worst."""
+    fallen = _none(judged)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not phases or phases[0] == judged.last:
+            left_out[task] = LAST if phases else NOT_TRAINED
+        elif judged.learned[phases[0] - 1] is False:
+            left_out[task] = NOT_LEARNED
+        elif judged.curves:
+            later = [k for k in range(phases[0] + 1, judged.last + 1) if k not in phases]
+            found = [stability_gap(*judged.curves[task], *judged.spans[k - 1]) for k in later]
+            fallen[task] = mean_of(np.array(found, np.float64))
+    return mean_over_tasks(
+        judged,
+        "stability gap",
+        fallen,
+        left_out,
+        "mean over tasks i and later phases k without i of z_i(start of k) − min of z_i inside k",
+        "De Lange et al. 2023; as fine as the evaluations inside phases are",
+    )
+
+
+def recovery(judged: Judged) -> Metric:
+    """Share of a repeated phase until its task is where it was at the end of the one before."""
+
+    def share(task: int, before: int, again: int) -> float:
+        start, stop = judged.spans[again - 1]
+        target = float(judged.z[before, task])
+        needed = steps_to_recover(*judged.curves[task], start, stop, target)
+        return needed / (stop - start)
+
+    return _over_repeats(
+        judged,
+        "recovery",
+        share,
+        "mean over repeats of the share of the phase until z_i is again what it was at the end of "
+        "i's phase before; repeats that do not come so far do not count",
+        "after l2metrics (New et al. 2022), which counts experiences",
+        consecutive=True,
+    )
+
+
+def plasticity(judged: Judged) -> Metric:
+    """Area under the curve of repeated phases over that of the first phase of the task."""
+
+    def ratio(task: int, first: int, again: int) -> float:
+        spans = judged.spans
+        return auc_ratio(*judged.curves[task], spans[again - 1], spans[first - 1])
+
+    return _over_repeats(
+        judged,
+        "plasticity",
+        ratio,
+        "mean over repeats of AUC_i(repeat) / AUC_i(first phase of i); AUC = mean z inside a phase",
+        "learning on repeats; 1: as fast and as far as the first time",
+        consecutive=False,
+    )
+
+
+CURVE_METRICS: tuple[Callable[[Judged], Metric], ...] = (
+    single_task_transfer,
+    isolated,
+    zero_shot,
+    gap,
+    recovery,
+    plasticity,
+)
+
+
+def _over_repeats(
+    judged: Judged,
+    name: str,
+    of_pair: Callable[[int, int, int], float],
+    formula: str,
+    source: str,
+    *,
+    consecutive: bool,
+) -> Metric:
+    """Mean over tasks of the mean over repeats.
+
+    Args:
+      of_pair: (task, earlier phase, repeat) -> number.
+      consecutive: the earlier phase is the one before the repeat, not the first.
+    """
+    found = _none(judged)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if len(phases) < 2:
+            left_out[task] = NOT_REPEATED if phases else NOT_TRAINED
+        elif judged.curves:
+            earlier = phases[:-1] if consecutive else phases[:1] * (len(phases) - 1)
+            pairs = zip(earlier, phases[1:], strict=True)
+            found[task] = mean_of(np.array([of_pair(task, a, b) for a, b in pairs]))
+            if math.isnan(found[task]) and not np.isnan(judged.z[:, task]).all():
+                left_out[task] = "no repeat that counts"
+    return mean_over_tasks(judged, name, found, left_out, formula, source)
+
+
+def _area(judged: Judged, task: int, phase: int) -> float:
+    if not judged.curves:
+        return math.nan
+    return mean_inside(*judged.curves[task], *judged.spans[phase - 1])
+
+
+def _none(judged: Judged) -> Vector:
+    return np.full(len(judged.tasks), np.nan)

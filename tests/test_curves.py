@@ -1,0 +1,202 @@
+"""Curves between the ends of phases, against examples worked by hand and the tools' own rules."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.crafter_score import (
+    ACHIEVEMENTS,
+    crafter_score,
+    lived_success_rates,
+    success_rates,
+)
+from eval.curve_metrics import (
+    CURVE_METRICS,
+    gap,
+    isolated,
+    plasticity,
+    recovery,
+    single_task_transfer,
+    transfer_against_reference,
+    zero_shot,
+)
+from eval.curves import (
+    auc_ratio,
+    half_life,
+    isolated_forgetting,
+    mean_inside,
+    stability_gap,
+    steps_to_recover,
+    zero_shot_transfer,
+)
+from eval.judged import NO_REFERENCE, NOT_REPEATED, Judged
+from tests.test_metrics import record
+
+NAN = math.nan
+
+# Two phases, twice, of 100 steps each; evaluations at 0, 50, 90 and at every boundary.
+SPANS = [(0, 100), (100, 200), (200, 300), (300, 400)]
+TIMES = [0, 50, 90, 100, 150, 190, 200, 250, 290, 300, 350, 390, 400]
+FIRST = [0.0, 0.4, 0.6, 0.8, 0.2, 0.1, 0.3, 0.5, 0.9, 1.0, 0.4, 0.6, 0.5]  # trained in 1 and 3
+SECOND = [0.1, 0.1, 0.2, 0.2, 0.5, 0.7, 0.7, 0.4, 0.3, 0.3, 0.8, 0.9, 0.9]  # in 2 and 4
+
+
+def judged(**changes):
+    ends = [TIMES.index(t) for t in (0, 100, 200, 300, 400)]
+    fields = {
+        "z": np.array([FIRST, SECOND])[:, ends].T,
+        "trained": (0, 1, 0, 1),
+        "learned": (True,) * 4,
+        "curves": [(np.array(TIMES), np.array(c)) for c in (FIRST, SECOND)],
+        "spans": SPANS,
+    }
+    return Judged(**fields | changes)
+
+
+def test_the_area_under_a_curve_is_the_plain_mean_inside_the_phase():
+    # 50, 90 and the end of the phase; its beginning belongs to the phase before.
+    assert mean_inside(TIMES, FIRST, 0, 100) == pytest.approx((0.4 + 0.6 + 0.8) / 3)
+    assert math.isnan(mean_inside(TIMES, FIRST, 400, 500))
+
+
+def test_isolated_forgetting_takes_no_evaluation_on_a_boundary():
+    # before phase 2: 0.6 at 90; inside: 0.1 at 190. Before 3: 0.1; inside: 0.9. Before 4: 0.9; 0.6.
+    np.testing.assert_allclose(
+        isolated_forgetting(TIMES, FIRST, SPANS, 1), [NAN, 0.5, -0.8, 0.3], atol=1e-12
+    )
+    # Of the second task, phase 3 counts (0.7 -> 0.3) and its own second one (0.3 -> 0.9).
+    np.testing.assert_allclose(
+        isolated_forgetting(TIMES, SECOND, SPANS, 2, scale=0.9),
+        [NAN, NAN, 0.4 / 0.9, -0.6 / 0.9],
+        atol=1e-12,
+    )
+
+
+def test_zero_shot_transfer_of_the_first_phase_is_measured_from_the_first_evaluation():
+    np.testing.assert_allclose(
+        zero_shot_transfer(TIMES, SECOND, SPANS, 2, scale=2), [0.05, NAN, NAN, NAN], atol=1e-12
+    )
+    # Of a task trained in phase 3 only: phase 2 from the last one strictly inside (0, 100).
+    np.testing.assert_allclose(
+        zero_shot_transfer(TIMES, SECOND, SPANS, 3), [0.1, 0.5, NAN, NAN], atol=1e-12
+    )
+    # An evaluation at time 0 is no "before" of a later phase, as in CORA's code.
+    lonely = zero_shot_transfer([0, 100, 150], [0.5, 0.6, 0.7], SPANS[:3], 3)
+    assert math.isnan(lonely[1])
+
+
+def test_the_stability_gap_is_the_deepest_fall_whether_or_not_it_recovers():
+    assert stability_gap(TIMES, FIRST, 100, 200) == pytest.approx(0.8 - 0.1)
+    assert stability_gap(TIMES, FIRST, 100, 200, share=0.5) == pytest.approx(0.8 - 0.2)
+    assert math.isnan(stability_gap(TIMES, FIRST, 100, 200, share=0.1))
+
+
+def test_recovery_is_the_time_until_the_old_level():
+    assert steps_to_recover(TIMES, FIRST, 200, 300, 0.8) == 90
+    assert math.isnan(steps_to_recover(TIMES, FIRST, 200, 300, 1.1))
+
+
+def test_a_ratio_of_areas_needs_something_that_was_learnt_first():
+    first, again = (0.4 + 0.6 + 0.8) / 3, (0.5 + 0.9 + 1.0) / 3
+    assert auc_ratio(TIMES, FIRST, SPANS[2], SPANS[0]) == pytest.approx(again / first)
+    assert math.isnan(auc_ratio(TIMES, np.zeros(13), SPANS[2], SPANS[0]))
+
+
+def test_a_half_life_lies_between_the_evaluations_around_it():
+    assert half_life([0, 10, 20], [0.8, 0.6, 0.2]) == pytest.approx(15)
+    assert math.isnan(half_life([0, 10, 20], [0.8, 0.6, 0.5]))
+    assert math.isnan(half_life([0, 10], [0.0, -0.1]))
+
+
+def test_metrics_of_a_life_with_repeats_are_those_worked_by_hand():
+    life = judged()
+    assert isolated(life).value == pytest.approx(((0.5 - 0.8 + 0.3) / 3 + (0.4 - 0.6) / 2) / 2)
+    assert zero_shot(life).value == pytest.approx(0.1)
+    # Task 0: phases 2 (0.8 - 0.1) and 4 (1.0 - 0.4); task 1: phase 3 (0.7 - 0.3).
+    assert gap(life).value == pytest.approx(((0.7 + 0.6) / 2 + 0.4) / 2)
+    # 0.8 again after 90 of 100 steps; 0.7 again after 50.
+    assert recovery(life).value == pytest.approx((0.9 + 0.5) / 2)
+    first = (2.4 / 3) / (1.8 / 3)
+    second = (2.6 / 3) / (1.9 / 3)
+    assert plasticity(life).value == pytest.approx((first + second) / 2)
+
+
+def test_transfer_against_a_reference_prints_its_denominators():
+    life = judged(references={0: 0.5, 1: 0.2})
+    own = [(0.4 + 0.6 + 0.8) / 3, (0.5 + 0.7 + 0.7) / 3]
+    expected = ((own[0] - 0.5) / 0.5 + (own[1] - 0.2) / 0.8) / 2
+    found = single_task_transfer(life)
+    assert found.value == pytest.approx(expected)
+    assert "denominators 0.500, 0.800" in found.formula
+    assert math.isnan(transfer_against_reference(0.5, 1.0))
+    assert single_task_transfer(judged()).left_out == {0: NO_REFERENCE, 1: NO_REFERENCE}
+
+
+def test_what_a_life_without_repeats_cannot_say_has_a_reason():
+    once = judged(trained=(0, 1), learned=(True, True), spans=SPANS[:2], z=judged().z[:3])
+    for metric in (recovery(once), plasticity(once)):
+        assert math.isnan(metric.value)
+        assert set(metric.left_out.values()) == {NOT_REPEATED}
+
+
+@given(st.floats(-1, 1))
+def test_a_constant_agent_forgets_nothing_gains_nothing_and_never_falls(level):
+    flat = [(np.array(TIMES), np.full(13, level))] * 2
+    life = judged(curves=flat, z=np.full((5, 2), level))
+    for metric in (isolated, zero_shot, gap):
+        assert metric(life).value == 0
+
+
+@pytest.mark.parametrize("metric", CURVE_METRICS, ids=lambda m: m.__name__)
+def test_neither_the_order_of_tasks_nor_an_unseen_one_changes_a_metric(metric):
+    life = judged(references={0: 0.5, 1: 0.2})
+    turned = judged(
+        z=life.z[:, ::-1],
+        trained=(1, 0, 1, 0),
+        curves=life.curves[::-1],
+        references={1: 0.5, 0: 0.2},
+    )
+    assert metric(turned).value == pytest.approx(metric(life).value, nan_ok=True)
+    unseen = judged(
+        z=np.column_stack([life.z, np.full(5, NAN)]),
+        curves=[*life.curves, (np.array([]), np.array([]))],
+        references=life.references,
+    )
+    assert metric(unseen).value == pytest.approx(metric(life).value, nan_ok=True)
+
+
+def test_the_crafter_score_is_a_geometric_mean_that_counts_rare_skills():
+    assert crafter_score(np.zeros(22)) == 0
+    assert crafter_score(np.full(22, 100.0)) == pytest.approx(100)
+    # exp((ln 101 + 21 ln 1) / 22) - 1
+    assert crafter_score([100.0, *[0.0] * 21]) == pytest.approx(101 ** (1 / 22) - 1)
+    two = [{"wake_up": 3, "collect_wood": 0}, {"wake_up": 1, "collect_wood": 2}]
+    rates = dict(zip(ACHIEVEMENTS, success_rates(two), strict=True))
+    assert (rates["wake_up"], rates["collect_wood"], rates["eat_cow"]) == (100, 50, 0)
+    assert np.isnan(success_rates([])).all()
+
+
+def crafter_episode(phase, step, cut=False, **achievements):
+    return record(
+        split="train", task="crafter/reward", phase=phase, phase_step=step, cut=cut,
+        extras={"achievements": achievements},
+    )  # fmt: skip
+
+
+def test_the_budget_of_the_crafter_score_counts_crafters_own_steps_alone():
+    life = [
+        crafter_episode(1, 400, wake_up=1),
+        crafter_episode(1, 500, cut=True),
+        record(split="train", task="dmc/walker_walk", phase=2, phase_step=9000),
+        crafter_episode(3, 300, collect_wood=1),
+        crafter_episode(3, 600, eat_cow=1),
+    ]
+    rates = dict(zip(ACHIEVEMENTS, lived_success_rates(life, budget=900), strict=True))
+    assert (rates["wake_up"], rates["collect_wood"], rates["eat_cow"]) == (50, 50, 0)
+    everything = dict(zip(ACHIEVEMENTS, lived_success_rates(life), strict=True))
+    assert everything["eat_cow"] == pytest.approx(100 / 3)
