@@ -72,7 +72,7 @@ def open_life(request: Request) -> Iterator[Opened]:
         replay = open_memory(
             config,
             agent,
-            Path(scratch, folder.path.name, "replay") if scratch else folder.replay,
+            Path(scratch, request.name, "replay") if scratch else folder.replay,
             home=folder.replay if scratch else None,
         )
         stack.callback(replay.close)

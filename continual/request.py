@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,7 +25,7 @@ from continual.usage import make_parser
 from continual.validation import dotted_names
 from curricula.loader import NamedCurriculum, PlannedPhase, load_curriculum, with_budgets
 from eval.gate_behaviour import choice_rates
-from eval.run_folder import load_run
+from eval.run_folder import load_run, reference_folder
 
 
 class _Arguments(Config):
@@ -35,9 +35,10 @@ class _Arguments(Config):
     runs: str = "runs"
     fresh: bool = False
     from_: str = Field("", alias="from")
+    references: bool = False
 
 
-_LOCAL = {"name", "runs", "fresh", "from"}
+_LOCAL = {"name", "runs", "fresh", "from", "references"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Request:
     Attributes:
       path: of the run's folder.
       origin: what it branches off, if it does.
+      references: each task of the curriculum alone, to be lived afterwards, if asked for.
+      reference_of: folder of the run that this is a reference of.
       reason: why this scale.
       is_dry: only say what would be done.
       command: line for a shell that goes on with this run.
@@ -59,6 +62,14 @@ class Request:
     reason: str
     is_dry: bool
     command: str
+    references: tuple[Request, ...] = ()
+    reference_of: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the run, among others."""
+        run = f"{self.reference_of.name}-alone-" if self.reference_of else ""
+        return run + self.path.name
 
     def banner(self, clock: Clock | None) -> str:
         """What is about to happen, in two lines; `clock` is that of a life that goes on."""
@@ -116,7 +127,7 @@ def parse_request(argv: list[str]) -> Request:
     is_fresh = _truth("fresh", local.get("fresh", False))
     if is_fresh:
         path = _beside(path)
-    return Request(
+    request = Request(
         curriculum,
         config,
         path,
@@ -125,6 +136,26 @@ def parse_request(argv: list[str]) -> Request:
         is_dry,
         _command(argv, path.name if is_fresh else None),
     )
+    if not _truth("references", local.get("references", False)):
+        return request
+    return replace(request, references=tuple(_references(request)))
+
+
+def _references(request: Request) -> Iterator[Request]:
+    """Every trained task alone, lived from scratch with the same agent and budget.
+
+    The budget is that of the first phase that trains it; a folder of its own, inside the run's.
+    """
+    first: dict[str, PlannedPhase] = {}
+    for phase in request.curriculum.plan:
+        first.setdefault(phase.task, phase)
+    for task, phase in first.items():
+        folder = reference_folder(request.path, task)
+        alone = replace(phase, number=1, cycle=1)
+        curriculum = NamedCurriculum(folder.name, f"{task} alone", None, (alone,))
+        yield replace(
+            request, curriculum=curriculum, path=folder, origin=None, reference_of=request.path
+        )
 
 
 def _command(argv: list[str], fresh: str | None) -> str:

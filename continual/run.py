@@ -20,8 +20,11 @@ def main(argv: list[str]) -> int:
     if request.is_dry:
         print(describe(request))
         return 0
-    with open_life(request) as run:
-        return live(run)
+    for life in (request, *request.references):
+        with open_life(life) as run:
+            if code := live(run):
+                return code
+    return 0
 
 
 def live(run: Opened) -> int:

@@ -198,8 +198,14 @@ class Opened:
             refuse_full_disk(self.needs, self.folder.path)
 
     def report(self) -> None:
-        """Write the report; also on a run that had been finished before, should it be gone."""
-        self.progress.say(f"finished. The report: {write_report(self.folder.path)}")
+        """Write the report; also on a run that had been finished before, should it be gone.
+
+        A reference writes that of the run it serves as well.
+        """
+        page = write_report(self.folder.path)
+        if self.request.reference_of:
+            page = write_report(self.request.reference_of)
+        self.progress.say(f"finished. The report: {page}")
 
     def say_how_to_go_on(self) -> None:
         clock = self.life.clock

@@ -42,6 +42,9 @@ where it goes
   runs=runs   the folder above it
   fresh=true  begin anew beside a run of that name, never over it
 
+  references=true  lives each of its tasks alone as well, afterwards, inside the run's folder: what
+              transfer is measured against
+
 where it comes from
   from=runs/NAME@phase2  go on from what another run was at the end of its phase 2, with its
               settings but for those that are given; the curriculum tells the whole life. Without

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval import metrics
+from eval.curves import mean_inside
 from eval.gate_behaviour import (
     SideBySide,
     gate_when_judged,
@@ -34,7 +35,7 @@ from eval.matrix import (
     random_cells,
 )
 from eval.records import EpisodeRecord
-from eval.run_folder import RecordedRun
+from eval.run_folder import RecordedRun, load_references
 
 GATED, ACTOR, RANDOM = "gated", "dreamer_actor", "random"
 
@@ -150,6 +151,7 @@ def find(run: RecordedRun) -> Findings:
         ],
         not_normalised={i: scale.note for i, scale in enumerate(scales) if scale.note},
         spans=[(span.start, span.stop) for span in run.spans[:last]],
+        references=_reference_areas(run, scales, headline, mode),
     )
     return Findings(
         run=run,
@@ -245,6 +247,21 @@ def _scale(run: RecordedRun, task: str, random: Cell) -> Scale:
     elif high - zero < NARROW:
         note = "the random agent already reaches the highest return"
     return Scale(task, zero, high, zero_is, note)
+
+
+def _reference_areas(
+    run: RecordedRun, scales: Sequence[Scale], policy: str, mode: ActionMode
+) -> dict[int, float]:
+    """Task index -> mean z of the life of that task alone, on the scales of this run."""
+    areas: dict[int, float] = {}
+    for task, alone in load_references(run).items():
+        i = run.tasks.index(task)
+        curve = evaluation_curve(evaluations(alone.episodes), task, policy, mode)
+        (span,) = alone.spans
+        area = mean_inside(*_normalised_curve(curve, scales[i]), span.start, span.stop)
+        if not math.isnan(area):
+            areas[i] = area
+    return areas
 
 
 def _normalised_curve(points: Sequence[tuple[int, Cell]], scale: Scale) -> tuple[Vector, Vector]:

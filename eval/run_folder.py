@@ -123,6 +123,21 @@ class RecordedRun:
         return spans
 
 
+def reference_folder(run: Path, task: str) -> Path:
+    """Where a run keeps the life of one of its tasks alone."""
+    return run / "references" / task.replace("/", "_")
+
+
+def load_references(run: RecordedRun) -> dict[str, RecordedRun]:
+    """Task -> the finished life of that task alone, for those that are there."""
+    found: dict[str, RecordedRun] = {}
+    for task in run.tasks:
+        folder = reference_folder(run.path, task)
+        if (folder / "config.yaml").is_file() and not (alone := load_run(folder)).unfinished:
+            found[task] = alone
+    return found
+
+
 def load_run(path: Path) -> RecordedRun:
     """Read a run folder.
 
