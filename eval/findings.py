@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval import metrics
+from eval.crafter_score import crafter_score, lived_success_rates
 from eval.curves import mean_inside
 from eval.gate_behaviour import (
     SideBySide,
@@ -18,6 +19,7 @@ from eval.gate_behaviour import (
     side_by_side,
 )
 from eval.gate_sums import GateMeans
+from eval.health import Health, health
 from eval.judged import NOT_JUDGED, NOT_LEARNED, NOT_TRAINED, Judged, Metric
 from eval.matrix import (
     NARROW,
@@ -34,6 +36,7 @@ from eval.matrix import (
     normalise,
     random_cells,
 )
+from eval.memory import PhaseMemory, Survival, memories, survival
 from eval.records import EpisodeRecord
 from eval.run_folder import RecordedRun, load_references
 
@@ -88,6 +91,9 @@ class Findings:
       average, average_seen: [K+1] curves over phases of z.
       drops: [K, K+1], see `metrics.drops`, of z.
       lived, judged: gate per phase [K], and per phase and task [K+1][N]; empty without a gate.
+      memories, health: per phase, where there was learning.
+      survivals: of the tasks that have left the replay.
+      crafter: Crafter score in percent of the lived episodes; NaN without any.
     """
 
     run: RecordedRun
@@ -109,6 +115,10 @@ class Findings:
     lived: list[GateMeans]
     judged: list[list[GateMeans]]
     side_by_side: list[SideBySide]
+    memories: list[PhaseMemory]
+    survivals: list[Survival]
+    health: list[Health]
+    crafter: float
 
     @property
     def has_gate(self) -> bool:
@@ -175,7 +185,29 @@ def find(run: RecordedRun) -> Findings:
         lived=gate_while_living(run.episodes, len(run.plan)),
         judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
         side_by_side=side_by_side(taken, run.tasks, len(run.plan), policies),
+        memories=memories(run.phases, run.train),
+        survivals=_survivals(run, taken, headline, mode, scales),
+        health=health(run.train),
+        crafter=crafter_score(lived_success_rates(run.episodes)),
     )
+
+
+def _survivals(
+    run: RecordedRun,
+    taken: Sequence[Evaluation],
+    policy: str,
+    mode: ActionMode,
+    scales: Sequence[Scale],
+) -> list[Survival]:
+    found = []
+    for task, scale in zip(run.tasks, scales, strict=True):
+        own = [e for e in taken if (e.task, e.policy, e.action_mode) == (task, policy, mode)]
+        own.sort(key=lambda e: e.env_steps)
+        means = np.array([e.cell.mean for e in own], np.float64)
+        z = normalised(means[:, None], [scale])[:, 0]
+        if outlived := survival(own, z, run.train, task):
+            found.append(outlived)
+    return found
 
 
 def normalised(returns: Matrix, scales: Sequence[Scale]) -> Matrix:
@@ -212,6 +244,12 @@ def to_json(f: Findings) -> dict[str, Any]:
         }
         if f.has_gate
         else {},
+        "replay": [asdict(memory) for memory in f.memories],
+        "survival": [
+            asdict(s) | {"since": s.since.tolist(), "z": s.z.tolist()} for s in f.survivals
+        ],
+        "health": [asdict(signs) for signs in f.health],
+        "crafter_score": f.crafter,
         "policies": [asdict(column) for column in f.side_by_side],
         "curves": {
             task: {

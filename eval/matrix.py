@@ -48,13 +48,14 @@ class Evaluation:
 
     Attributes:
       phase: 0 is before training.
-      env_steps: of the life so far.
+      env_steps, updates: of the life so far.
       returns: one an episode.
     """
 
     when: str
     phase: int
     env_steps: int
+    updates: int
     task: str
     policy: str
     action_mode: str
@@ -84,10 +85,11 @@ def cell(returns: Sequence[float]) -> Cell:
 
 def evaluations(records: Iterable[EpisodeRecord]) -> list[Evaluation]:
     """Gather evaluation episodes of the plain tasks (no shift), in the order they were begun."""
-    groups: dict[tuple[str, str, int, int, str, str, str], list[float]] = {}
+    groups: dict[tuple[str, str, int, int, int, str, str, str], list[float]] = {}
     for r in records:
         if r.split == "eval" and not r.variant and not r.cut:
-            key = (r.eval_id, r.when, r.phase, r.env_steps, r.task, r.policy, r.action_mode)
+            clock = r.phase, r.env_steps, r.updates
+            key = (r.eval_id, r.when, *clock, r.task, r.policy, r.action_mode)
             groups.setdefault(key, []).append(r.return_)
     return [Evaluation(*key[1:], tuple(returns)) for key, returns in groups.items()]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from continual.errors import UserError, nearest
 from continual.strict_yaml import Document, load, one_line
 from continual.validation import validate
-from eval.records import EpisodeRecord, PhaseRecord, Record, load_records
+from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord, load_records
 
 R = TypeVar("R", bound=Record)
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -66,7 +66,7 @@ class RecordedRun:
       plan: all phases; plan[k-1] is phase k.
       tasks: trained ones, then those that are judged only, in order of first appearance.
       return_ranges: task -> (lowest, highest) possible return.
-      episodes, phases: the records.
+      episodes, phases, train: the records.
     """
 
     path: Path
@@ -82,6 +82,7 @@ class RecordedRun:
     return_ranges: Mapping[str, tuple[float, float]]
     episodes: Sequence[EpisodeRecord]
     phases: Sequence[PhaseRecord]
+    train: Sequence[TrainRecord]
 
     @property
     def name(self) -> str:
@@ -170,6 +171,7 @@ def load_run(path: Path) -> RecordedRun:
         return_ranges=curriculum.return_ranges,
         episodes=episodes,
         phases=phases,
+        train=_load_records(path / "records", TrainRecord),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from continual.strict_yaml import dump
 from curricula.loader import NamedCurriculum, PlannedPhase, resolved
-from eval.records import EpisodeRecord, PhaseRecord
+from eval.records import EpisodeRecord, PhaseRecord, TrainRecord
 
 CUP, WALKER, CRAFTER = "dmc/ball_in_cup_catch", "dmc/walker_walk", "crafter/reward"
 # task -> (random, learned, spread, highest)
@@ -53,6 +53,7 @@ class SyntheticRun:
         self.skill = dict.fromkeys(self.tasks, 0.0)
         self.lines: list[str] = []
         self.phase_lines: list[str] = []
+        self.train_lines: list[str] = []
         self._settings(seed, judged)
 
     def write(self) -> Path:
@@ -64,12 +65,14 @@ class SyntheticRun:
                     towards, rate = (0.9, 0.45) if t == task else (0.05, 0.12)
                     self.skill[t] += rate * (towards - self.skill[t])
                 self._live(phase, task, step)
+                self._train(phase, task, step)
                 self._evaluate("end" if step == STEPS else "inside", phase, step)
             if ends:
                 self._phase(phase, task)
         records = self.folder / "records"
         records.mkdir()
         (records / "episodes.jsonl").write_text("".join(f"{line}\n" for line in self.lines))
+        (records / "train.jsonl").write_text("".join(f"{line}\n" for line in self.train_lines))
         (records / "phases.jsonl").write_text("".join(f"{line}\n" for line in self.phase_lines))
         return self.folder
 
@@ -95,6 +98,31 @@ class SyntheticRun:
         for episode in range(EVERY // EPISODE):
             at = step - EVERY + (episode + 1) * EPISODE
             self._episode("train", "", phase, at, task, self.policies[0], "sampled", episode, -0.05)
+
+    def _train(self, phase: int, task: str, step: int) -> None:
+        """Rows of a phase have left the replay when the next one is half over."""
+        held = {t: 0 for t in self.plan[: phase - 1]} | {task: 1000 * step}
+        if phase > 1 and step <= STEPS // 2:
+            held[self.plan[phase - 2]] = 10_000
+        record = TrainRecord(
+            phase=phase,
+            cycle=1,
+            task=task,
+            phase_step=step,
+            env_steps=(phase - 1) * STEPS + step,
+            agent_steps=((phase - 1) * STEPS + step) // 2,
+            updates=((phase - 1) * STEPS + step) // 16,
+            losses={"reward": 0.5},
+            diagnostics={"effective_rank": 40.0, "dormant/actor": 0.1, "norm/weight/shared": 90.0},
+            gate={},
+            riders={},
+            by_task={},
+            sampled_rows={t: n for t, n in held.items() if n},
+            held_rows=held,
+            sampled_age=1500.0,
+            sampled_latent_age=20.0,
+        )
+        self.train_lines.append(record.to_json())
 
     def _evaluate(self, when: str, phase: int, step: int) -> None:
         for task in self.tasks:
