@@ -101,7 +101,7 @@ class SyntheticRun:
 
     def _train(self, phase: int, task: str, step: int) -> None:
         """Rows of a phase have left the replay when the next one is half over."""
-        held = {t: 0 for t in self.plan[: phase - 1]} | {task: 1000 * step}
+        held = dict.fromkeys(self.plan[: phase - 1], 0) | {task: 1000 * step}
         if phase > 1 and step <= STEPS // 2:
             held[self.plan[phase - 2]] = 10_000
         record = TrainRecord(
