@@ -14,9 +14,12 @@ from eval.crafter_score import crafter_score, lived_success_rates
 from eval.curves import mean_inside
 from eval.gate_behaviour import (
     SideBySide,
+    Switch,
     gate_when_judged,
     gate_while_living,
+    regret,
     side_by_side,
+    switches,
 )
 from eval.gate_sums import GateMeans
 from eval.health import Health, health
@@ -91,6 +94,8 @@ class Findings:
       average, average_seen: [K+1] curves over phases of z.
       drops: [K, K+1], see `metrics.drops`, of z.
       lived, judged: gate per phase [K], and per phase and task [K+1][N]; empty without a gate.
+      regret: [K+1, N] of the gate, against the better of its policies; None without.
+      switches: the gate around each change of task.
       memories, health: per phase, where there was learning.
       survivals: of the tasks that have left the replay.
       crafter: Crafter score in percent of the lived episodes; NaN without any.
@@ -115,6 +120,8 @@ class Findings:
     lived: list[GateMeans]
     judged: list[list[GateMeans]]
     side_by_side: list[SideBySide]
+    regret: Matrix | None
+    switches: list[Switch]
     memories: list[PhaseMemory]
     survivals: list[Survival]
     health: list[Health]
@@ -163,6 +170,7 @@ def find(run: RecordedRun) -> Findings:
         spans=[(span.start, span.stop) for span in run.spans[:last]],
         references=_reference_areas(run, scales, headline, mode),
     )
+    columns = side_by_side(taken, run.tasks, len(run.plan), policies)
     return Findings(
         run=run,
         policies=policies,
@@ -184,7 +192,9 @@ def find(run: RecordedRun) -> Findings:
         drops=metrics.drops(z, trained),
         lived=gate_while_living(run.episodes, len(run.plan)),
         judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
-        side_by_side=side_by_side(taken, run.tasks, len(run.plan), policies),
+        side_by_side=columns,
+        regret=regret(columns, mode),
+        switches=switches(run.episodes),
         memories=memories(run.phases, run.train),
         survivals=_survivals(run, taken, headline, mode, scales),
         health=health(run.train),
@@ -241,6 +251,8 @@ def to_json(f: Findings) -> dict[str, Any]:
         "gate": {
             "while_living": [asdict(g) for g in f.lived],
             "when_judged": [[asdict(g) for g in row] for row in f.judged],
+            "regret": f.regret.tolist() if f.regret is not None else [],
+            "switches": [asdict(switch) for switch in f.switches],
         }
         if f.has_gate
         else {},

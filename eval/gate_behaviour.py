@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from eval.gate_sums import GateMeans, gate_means
-from eval.matrix import ActionMode, Cell, Evaluation, Vector, cells
+from eval.matrix import ActionMode, Cell, Evaluation, Matrix, cells
 from eval.records import EpisodeRecord
 
 
@@ -52,6 +52,60 @@ def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
     ]
 
 
+@dataclass(frozen=True)
+class Switch:
+    """The gate around a change of task, from lived episodes.
+
+    Attributes:
+      phase: that begins.
+      within_domain: both tasks are of one domain, such as dmc/walker: the same body, other rewards.
+      before, after: mean over the last `SWITCH_DECISIONS` or so decisions of the phase before, and
+        over the first of this one; in whole episodes.
+    """
+
+    phase: int
+    within_domain: bool
+    before: GateMeans
+    after: GateMeans
+
+
+SWITCH_DECISIONS = 2500
+
+
+def switches(records: Iterable[EpisodeRecord]) -> list[Switch]:
+    """One for every two phases that follow each other and were both lived with a gate."""
+    lived: dict[int, list[EpisodeRecord]] = {}
+    for r in records:
+        if r.split == "train" and r.gate:
+            lived.setdefault(r.phase, []).append(r)
+    return [
+        Switch(
+            phase,
+            _domain(lived[phase - 1][-1].task) == _domain(own[0].task),
+            gate_means(r.gate for r in _until(reversed(lived[phase - 1]))),
+            gate_means(r.gate for r in _until(own)),
+        )
+        for phase, own in sorted(lived.items())
+        if phase - 1 in lived
+    ]
+
+
+def _until(episodes: Iterable[EpisodeRecord]) -> Iterator[EpisodeRecord]:
+    """The first of them, as many as hold `SWITCH_DECISIONS` decisions; one at least."""
+    decisions = 0.0
+    for episode in episodes:
+        yield episode
+        decisions += episode.gate["n"]
+        if decisions >= SWITCH_DECISIONS:
+            return
+
+
+def _domain(task: str) -> str:
+    """`dmc/walker` of `dmc/walker_walk`; the task itself where a provider has no domains."""
+    provider, _, name = task.partition("/")
+    return f"{provider}/{name.rpartition('_')[0] or name}"
+
+
 def choice_rates(records: Iterable[EpisodeRecord]) -> dict[str, float]:
     """Task -> share of the lived decisions that the partner took; tasks with a gate only."""
     lived: dict[str, list[EpisodeRecord]] = {}
@@ -77,8 +131,23 @@ class SideBySide:
     def is_empty(self) -> bool:
         return not any(c.n for row in self.rows for c in row)
 
-    def means(self) -> Vector:
+    def means(self) -> Matrix:
         return np.array([[c.mean for c in row] for row in self.rows], np.float64)
+
+
+def regret(columns: Sequence[SideBySide], mode: ActionMode) -> Matrix | None:
+    """Return of the better of the policies that the gate chooses between, minus its own.
+
+    [phases+1, tasks]; below 0 the gate was better than either. None without a gate and a policy
+    that was judged alone.
+    """
+    found = {c.policy: c.means() for c in columns if c.action_mode == mode}
+    own = found.pop("gated", None)
+    alone = [means for policy, means in found.items() if policy != "random"]
+    if own is None or not alone:
+        return None
+    better: Matrix = np.fmax.reduce(alone) - own
+    return better
 
 
 def side_by_side(

@@ -104,7 +104,7 @@ def matrix_cells(f: Findings) -> list[list[MatrixCell]]:
                     f"normalised {wording.number(z)}"
                     if cell.n
                     else "not judged",
-                    style=_ground(z) if coloured else "",
+                    style=ground_of(z) if coloured else "",
                     own=phase > 0 and trained[phase - 1] == task,
                     seen=seen,
                 )
@@ -113,8 +113,8 @@ def matrix_cells(f: Findings) -> list[list[MatrixCell]]:
     return table
 
 
-def render(f: Findings) -> str:
-    """The page as HTML text; every name from a file is escaped."""
+def make_environment() -> jinja2.Environment:
+    """For templates whose every name comes from a file, and is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eval"),
         autoescape=True,
@@ -131,7 +131,12 @@ def render(f: Findings) -> str:
         "breakable": _breakable,
         "yaml": dump,
     }
-    return environment.get_template("report.html.jinja").render(_context(f))
+    return environment
+
+
+def render(f: Findings) -> str:
+    """The page as HTML text."""
+    return make_environment().get_template("report.html.jinja").render(_context(f))
 
 
 def _context(f: Findings) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "average_panel": Markup(plots.average_panel(f.average, f.average_seen)) if f.last else "",
         "gate_details": [name for name in GATE_SUMS if name not in ("p", "chosen")],
         "gate_matrix": [
-            (phase, [(g, _ground(g.chosen) if g.decisions else "") for g in row])
+            (phase, [(g, ground_of(g.chosen) if g.decisions else "") for g in row])
             for phase, row in enumerate(f.judged)
             if any(g.decisions for g in row)
         ],
@@ -205,7 +210,8 @@ def _pictures(folder: Path) -> Iterator[tuple[str, str]]:
         yield f"{task}, end of phase {int(phase)}", f"data:image/png;base64,{data}"
 
 
-def _ground(share: float) -> str:
+def ground_of(share: float) -> str:
+    """CSS of a cell that is coloured by a share."""
     ground, ink = plots.cell_colours(share)
     return f"background:{ground};color:{ink}"
 

@@ -71,7 +71,7 @@ def evaluation_panel(
 
     A policy that was judged once is a level, if it is the random agent, else a point.
     """
-    with _style():
+    with chart_style():
         figure, axes = _panel(spans, task)
         if random.n:
             colour, dash = POLICY_STYLES[RANDOM]
@@ -86,12 +86,12 @@ def evaluation_panel(
             axes.fill_between(t, mean - se, mean + se, color=colour, alpha=0.15, linewidth=0)
             axes.plot(t, mean, color=colour, linestyle=dash, marker="o", markersize=3)
         axes.set_ylabel("evaluation return")
-        return _svg(figure, f"eval-{task}", f"Evaluation return on {task} over the life")
+        return svg_of(figure, f"eval-{task}", f"Evaluation return on {task} over the life")
 
 
 def training_panel(task: str, episodes: Sequence[TrainingEpisode], spans: Sequence[Span]) -> str:
     """Return of every lived episode as a dot; mean of the last 10 of its phase as a line."""
-    with _style():
+    with chart_style():
         figure, axes = _panel(spans, task)
         for phase in dict.fromkeys(e.phase for e in episodes):
             own = [e for e in episodes if e.phase == phase]
@@ -101,12 +101,12 @@ def training_panel(task: str, episodes: Sequence[TrainingEpisode], spans: Sequen
             axes.plot(t[kept], returns[kept], ".", color="#888888", markersize=3, alpha=0.6)
             axes.plot(t[kept], rolling_mean(returns, 10)[kept], color=INK)
         axes.set_ylabel("training return")
-        return _svg(figure, f"train-{task}", f"Return of lived episodes of {task}")
+        return svg_of(figure, f"train-{task}", f"Return of lived episodes of {task}")
 
 
 def gate_panel(points: Sequence[GatePoint], spans: Sequence[Span]) -> str:
     """Probability and choice rate of lived episodes, means of the last 10 of the phase."""
-    with _style():
+    with chart_style():
         figure, axes = _panel(spans, "")
         for phase in dict.fromkeys(p.phase for p in points):
             own = [p for p in points if p.phase == phase]
@@ -119,12 +119,12 @@ def gate_panel(points: Sequence[GatePoint], spans: Sequence[Span]) -> str:
                 axes.plot(t[kept], rolling_mean(np.array(values), 10)[kept], dash, color=colour)
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel("share of decisions")
-        return _svg(figure, "gate", "Gate probability and choice rate over the life")
+        return svg_of(figure, "gate", "Gate probability and choice rate over the life")
 
 
 def average_panel(average: Vector, seen: Vector) -> str:
     """Average performance at each phase end: over all tasks, and over those trained so far."""
-    with _style():
+    with chart_style():
         figure = Figure(figsize=PANEL_INCHES, layout="constrained")
         axes = figure.add_subplot()
         phases = np.arange(len(average))
@@ -137,10 +137,10 @@ def average_panel(average: Vector, seen: Vector) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
         axes.set_xlabel("end of phase (0: before training)")
         axes.set_ylabel("mean normalised return")
-        return _svg(figure, "average", "Average performance at each phase end")
+        return svg_of(figure, "average", "Average performance at each phase end")
 
 
-def _style() -> AbstractContextManager[None]:
+def chart_style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(cast(Any, STYLE))
 
 
@@ -183,7 +183,7 @@ def _thinned(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def svg_of(figure: Figure, name: str, label: str) -> str:
     """SVG for pasting into a page: no prolog, no date, ids that no other figure has."""
     prefix = re.sub(r"\W+", "-", name) + "-"
     text = io.StringIO()

@@ -17,13 +17,16 @@ from continual.strict_yaml import dump
 from curricula.loader import parse_curriculum, resolved
 from eval import metrics, report, wording
 from eval.findings import Findings, find
+from eval.gate_behaviour import SideBySide, regret, switches
 from eval.gate_sums import GATE_SUMS
 from eval.judged import Judged, Metric
-from eval.matrix import clears_random, normalise
+from eval.matrix import cell, clears_random, normalise
 from eval.page import matrix_cells, write_report
 from eval.plots import cell_colours
+from eval.records import EpisodeRecord
 from eval.run_folder import load_run
 from tests.synthetic_run import CRAFTER, CUP, STEPS, WALKER, SyntheticRun
+from tests.test_metrics import record
 
 
 class Page(HTMLParser):
@@ -386,3 +389,49 @@ def test_scores_have_three_decimals_and_no_negative_zero():
         "−0.500",
         "–",
     ]
+
+
+def test_the_gate_around_a_switch_is_that_of_whole_episodes_beside_it():
+    def lived(phase: int, task: str, p: float) -> EpisodeRecord:
+        return record(split="train", phase=phase, task=task, gate={"n": 1000, "p": 1000 * p})
+
+    life = [lived(1, WALKER, p) for p in (0.9, 0.1, 0.2, 0.3)]
+    life += [lived(2, "dmc/walker_run", p) for p in (0.5, 0.6, 0.7, 0.9)]
+    life += [lived(3, CRAFTER, 0.4)]
+    first, second = switches(life)
+    # Three episodes of 1000 decisions are the fewest that hold 2500.
+    assert (first.phase, first.within_domain) == (2, True)
+    assert first.before.p == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+    assert first.after.p == pytest.approx((0.5 + 0.6 + 0.7) / 3)
+    assert (second.phase, second.within_domain) == (3, False)
+    assert second.after.p == pytest.approx(0.4)
+
+
+def test_regret_is_against_the_better_of_the_two_policies():
+    def column(policy: str, *means: float) -> SideBySide:
+        return SideBySide(policy, "mode", [[cell([m]) for m in means]])
+
+    columns = [
+        column("gated", 5, 3),
+        column("dreamer_actor", 4, 6),
+        column("awac_actor", 7, 2),
+        column("random", 99, 99),
+    ]
+    found = regret(columns, "mode")
+    assert found is not None
+    np.testing.assert_array_equal(found, [[2, 3]])
+    assert regret(columns[1:], "mode") is None
+    assert regret(columns[:1], "mode") is None
+
+
+def test_page_says_what_was_held_what_outlived_it_and_how_the_learner_is(run: Path, html: str):
+    text = Page(html).text
+    f = find(load_run(run))
+    assert [m.phase for m in f.memories] == [1, 2, 3]
+    (cup, walker) = f.survivals
+    assert (cup.task, walker.task) == (CUP, WALKER)
+    for heading in ("What the replay held", "Skills whose rows are gone", "The learner's health"):
+        assert heading in text
+    assert wording.score(float(cup.z[0])) in text
+    assert "Around each switch" in text
+    assert "Regret of the gate" in text
