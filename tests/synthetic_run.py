@@ -32,6 +32,7 @@ class SyntheticRun:
       finished: phases that are over; the next one is half lived. None: all.
       judged: tasks judged beside the trained ones.
       episodes: of one evaluation.
+      settings: top-level keys of its config.yaml.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SyntheticRun:
         judged: Sequence[str] = (),
         episodes: int = 6,
         seed: int = 0,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.folder, self.plan, self.policies = folder, list(plan), list(policies)
         self.finished = len(plan) if finished is None else finished
@@ -54,7 +56,7 @@ class SyntheticRun:
         self.lines: list[str] = []
         self.phase_lines: list[str] = []
         self.train_lines: list[str] = []
-        self._settings(seed, judged)
+        self._settings(seed, judged, settings or {})
 
     def write(self) -> Path:
         self._evaluate("before", 0, 0)
@@ -76,13 +78,14 @@ class SyntheticRun:
         (records / "phases.jsonl").write_text("".join(f"{line}\n" for line in self.phase_lines))
         return self.folder
 
-    def _settings(self, seed: int, judged: Sequence[str]) -> None:
+    def _settings(self, seed: int, judged: Sequence[str], more: Mapping[str, object]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = {
             "seed": seed,
             "scale": "laptop",
             "variant": "gated",
             "replay": {"capacity": 1_000_000},
+            **more,
         }
         plan = (PlannedPhase(k, 1, task, STEPS) for k, task in enumerate(self.plan, start=1))
         curriculum = NamedCurriculum("dmc_then_crafter", "", None, tuple(plan), tuple(judged))

@@ -1,0 +1,233 @@
+"""A page that sets lives side by side, and the same numbers for other programs and for papers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from continual.errors import UserError
+from continual.files import write_atomically
+from eval import compare_plots, wording
+from eval.comparison import Comparison, Difference, Group, compare
+from eval.matrix import Matrix
+from eval.page import ground_of, make_environment
+from eval.statistics import FEWEST_LIVES, Estimate, Summary
+
+HEADLINES = ("average performance", "forgetting")
+
+
+def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
+    """Write index.html, comparison.json, comparison.csv and comparison.tex.
+
+    The page is whole in itself. The same runs give the same bytes.
+
+    Returns:
+      The page.
+    Raises:
+      UserError: the runs cannot be compared, or the folder cannot be written.
+    """
+    found = compare(runs)
+    page = folder / "index.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(folder / "comparison.json", numbers + "\n")
+        write_atomically(folder / "comparison.csv", to_csv(found))
+        write_atomically(folder / "comparison.tex", to_latex(found))
+        write_atomically(page, render(found))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    return page
+
+
+def render(c: Comparison) -> str:
+    """The page as HTML text; every name from a file is escaped."""
+    environment = make_environment()
+    environment.filters |= {"interval": _interval, "p": _p, "mean": _mean}
+    return environment.get_template("compare.html.jinja").render(
+        c=c,
+        answer=list(answer(c)),
+        legend=[(g.label, *compare_plots.style_of(i)[:2]) for i, g in enumerate(c.groups)],
+        points=[(name, Markup(compare_plots.points_panel(c, name))) for name in _defined(c)],
+        average=Markup(compare_plots.average_panel(c)),
+        gate=Markup(compare_plots.gate_panel(c)) if _has_gate(c) else "",
+        matrices=[(group, _cells(group.mean("returns"), group)) for group in c.groups],
+        metrics=list(c.definitions.values()),
+        defined=_defined(c),
+        has_intervals=any(s.mean for row in c.summaries.values() for s in row),
+        tested=any(not math.isnan(d.p) for d in c.differences),
+        least=FEWEST_LIVES,
+        unfinished=[life.name for g in c.groups for life in g.lives if life.unfinished],
+    )
+
+
+def answer(c: Comparison) -> Iterator[str]:
+    """What each group came to, what it forgot, and what may be concluded: a sentence each."""
+    for name, said in zip(HEADLINES, ("Average performance", "Forgetting"), strict=True):
+        parts = [
+            f"{wording.score(_mean(summary))} for {group.label} ({_lives(group)})"
+            for group, summary in zip(c.groups, c.summaries[name], strict=True)
+        ]
+        yield f"{said} after {len(c.plan)} phases, on normalised returns: {wording.listed(parts)}."
+    yield _verdict(c)
+
+
+def _verdict(c: Comparison) -> str:
+    tested = [d for d in c.differences if d.metric in HEADLINES and not math.isnan(d.p)]
+    if not tested:
+        fewest = min(len(group.lives) for group in c.groups)
+        return (
+            f"With {fewest} {'life' if fewest == 1 else 'lives'} in the smallest group these are "
+            f"points: intervals and tests are given from {FEWEST_LIVES} lives on, and a difference "
+            "that is seen here may be one between seeds."
+        )
+    clear = [d for d in tested if d.p < 0.05]
+    if not clear:
+        return "No difference in either is beyond what sign flips of the pairs give by chance."
+    return f"Beyond chance, after Holm's correction: {wording.listed(map(_difference, clear))}."
+
+
+def _difference(d: Difference) -> str:
+    mean = wording.score(float(np.mean(d.differences)))
+    return f"{d.metric} of {d.label} by {mean} (p = {_p(d.p)})"
+
+
+def _lives(group: Group) -> str:
+    count = len(group.lives)
+    return f"{count} {'life' if count == 1 else 'lives'}"
+
+
+def _defined(c: Comparison) -> list[str]:
+    """Metrics that some life has a number for."""
+    return [
+        name for name in c.definitions if any(not np.isnan(g.values(name)).all() for g in c.groups)
+    ]
+
+
+def _has_gate(c: Comparison) -> bool:
+    return any(not np.isnan(life.chosen).all() for group in c.groups for life in group.lives)
+
+
+def _cells(returns: Matrix, group: Group) -> list[list[tuple[str, str]]]:
+    """[K+1][N] (mean return over lives, CSS by mean normalised return)."""
+    z = group.mean("normalised")
+    return [
+        [
+            (
+                "" if math.isnan(value) else wording.number(float(value)),
+                "" if math.isnan(z[k, i]) else ground_of(float(z[k, i])),
+            )
+            for i, value in enumerate(row)
+        ]
+        for k, row in enumerate(returns)
+    ]
+
+
+def to_csv(c: Comparison) -> str:
+    """One row a life: group, run, seed, then one column a metric; empty where undefined."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["group", "run", "seed", *c.definitions])
+    for group in c.groups:
+        for life in group.lives:
+            values = [life.metrics[name].value for name in c.definitions]
+            cells = ["" if math.isnan(v) else repr(v) for v in values]
+            table.writerow([group.label, life.name, life.seed, *cells])
+    return text.getvalue()
+
+
+def to_latex(c: Comparison) -> str:
+    """A tabular: a row a metric, a column a group; mean, and its interval where there is one."""
+    head = " & ".join(["", *(_tex(f"{g.label} ({_lives(g)})") for g in c.groups)])
+    lines = [f"\\begin{{tabular}}{{l{'r' * len(c.groups)}}}", "\\hline", head + " \\\\", "\\hline"]
+    for name in _defined(c):
+        cells = [_tex_number(summary) for summary in c.summaries[name]]
+        lines.append(" & ".join([_tex(name), *cells]) + " \\\\")
+    return "\n".join([*lines, "\\hline", "\\end{tabular}"]) + "\n"
+
+
+def to_json(c: Comparison) -> dict[str, Any]:
+    """All numbers of the page. NaN is null."""
+    numbers = {
+        "schema": 1,
+        "tasks": c.tasks,
+        "phases": [phase.model_dump() for phase in c.plan],
+        "metrics": {
+            name: {"formula": metric.formula, "source": metric.source}
+            for name, metric in c.definitions.items()
+        },
+        "groups": [
+            {
+                "label": group.label,
+                "lives": [
+                    {
+                        "run": life.name,
+                        "seed": life.seed,
+                        "status": life.unfinished or "finished",
+                        "metrics": {n: m.value for n, m in life.metrics.items()},
+                        "returns": life.returns.tolist(),
+                        "normalised": life.normalised.tolist(),
+                        "choice_rate": life.chosen.tolist(),
+                    }
+                    for life in group.lives
+                ],
+                "summaries": {n: asdict(c.summaries[n][i]) for n in c.definitions},
+            }
+            for i, group in enumerate(c.groups)
+        ],
+        "differences": [
+            vars(d) | {"to": c.groups[0].label, "differences": d.differences.tolist()}
+            for d in c.differences
+        ],
+    }
+    plain: dict[str, Any] = _plain(numbers)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _mean(summary: Summary) -> float:
+    return float(summary.points.mean()) if len(summary.points) else math.nan
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{wording.score(estimate.low)} to {wording.score(estimate.high)}"
+
+
+def _p(p: float) -> str:
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _tex_number(summary: Summary) -> str:
+    if not len(summary.points):
+        return "--"
+    shown = f"{_mean(summary):.3f}"
+    if summary.mean:
+        shown += f" [{summary.mean.low:.3f}, {summary.mean.high:.3f}]"
+    return f"${shown}$"
+
+
+def _tex(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text
