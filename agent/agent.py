@@ -21,6 +21,7 @@ from agent.learner import LearnerState, Metrics, Update, init_learner, make_upda
 from agent.model import Model, make_model
 from agent.networks import key_of
 from agent.open_loop import OpenLoop, make_open_loop
+from agent.recovery import Recover, make_recovery
 from agent.riders import make_rider
 from agent.riders.rider import Rider, RiderState
 from agent.world_model import TrainBatch
@@ -67,6 +68,7 @@ class Agent:
     _diagnose: Diagnose
     _open_loop: OpenLoop
     _burn_in: BurnIn
+    _recover: Recover
     riders: Mapping[str, Rider]
     _acting: dict[Interface, Acting] = field(default_factory=dict)
 
@@ -104,6 +106,18 @@ class Agent:
             by_task |= {f"riders/{name}/{k}": v for k, v in own.by_task.items()}
         stored = jax.tree.map(np.asarray, handout.stored)
         return AgentState(learner, riders), Learnt(stored, Metrics(means, by_task))
+
+    def recover(
+        self, state: AgentState, batch: Batch, key: PRNGKeyArray, burn_in: int = 0
+    ) -> tuple[AgentState, Learnt]:
+        """One update of actor and critic alone, see `agent.recovery`; `state` stays usable.
+
+        Args:
+          burn_in: as for `learn`.
+        """
+        data = self._trained_rows(state, batch, key, burn_in)
+        learner, latents, metrics = self._recover(state.learner, data, key)
+        return AgentState(learner, state.riders), Learnt(jax.tree.map(np.asarray, latents), metrics)
 
     def diagnose(
         self, state: AgentState, batch: Batch, key: PRNGKeyArray, burn_in: int = 0
@@ -204,5 +218,6 @@ def make_agent(config: AgentConfig, union: Union) -> Agent:
         make_diagnose(model, config),
         make_open_loop(model),
         make_burn_in(model),
+        make_recovery(model, config),
         riders,
     )

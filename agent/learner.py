@@ -140,31 +140,57 @@ def compute_losses(
     seen = observe(model, params, batch, masks, observe_key)
     losses = model_losses(model, params, batch, seen, masks, config.loss, config.imagination)
     if config.critic == "imagined":
-        dreamt = dream_of(
+        imagined, aside = imagined_losses(
             model, config, params, state.slow, state.scale, batch, seen.latent, masks, imagine_key
         )
-        dream, targets, scale = dreamt.dream, dreamt.targets, dreamt.scale
-        policy, looked = actor_losses(
-            model,
-            params["pol"],
-            dream,
-            targets,
-            dreamt.active,
-            dreamt.spread,
-            config.imagination,
-        )
-        value = imagined_value_loss(
-            dreamt.value_logits, dream.slow_value, targets, config.loss.slow_regulariser
-        )
-        losses |= {"policy": policy.T, "value": value.T}
-        diagnostics = {name: x.T for name, x in looked.items()}
-        imagined_return = targets.returns[0].reshape(len(batch.task), -1)
+        losses |= imagined
     else:
-        imagined_return, scale, diagnostics = jnp.zeros((len(batch.task), 0)), state.scale, {}
+        aside = Aside(seen.latent, jnp.zeros((len(batch.task), 0)), state.scale, {})
     losses["replay_value"] = _replay_loss(
-        model, config, params, state.slow, batch, seen.latent.feature, imagined_return
+        model, config, params, state.slow, batch, seen.latent.feature, aside.imagined_return
     )
-    return losses, sg(Aside(seen.latent, imagined_return, scale, diagnostics))
+    return losses, sg(aside)
+
+
+def imagined_losses(
+    model: Model,
+    config: AgentConfig,
+    params: Mapping[str, Any],
+    slow: Any,
+    scale: ReturnScale,
+    batch: TrainBatch,
+    latent: Latent,
+    masks: Mapping[str, Bool[Array, " B"]],
+    key: PRNGKeyArray,
+) -> tuple[dict[str, Float[Array, "M H"]], Aside]:
+    """The losses of actor and critic on dreams from the last K states of each sequence.
+
+    Args:
+      slow: parameters of the slow critic.
+      scale: of returns, before this batch.
+      latent: [B, T, …].
+      key: consumed.
+    Returns:
+      `policy` and `value`; nothing but `params["pol"]` and `params["val"]` has a gradient.
+    """
+    dreamt = dream_of(model, config, params, slow, scale, batch, latent, masks, key)
+    dream, targets = dreamt.dream, dreamt.targets
+    policy, looked = actor_losses(
+        model,
+        params["pol"],
+        dream,
+        targets,
+        dreamt.active,
+        dreamt.spread,
+        config.imagination,
+    )
+    value = imagined_value_loss(
+        dreamt.value_logits, dream.slow_value, targets, config.loss.slow_regulariser
+    )
+    losses = {"policy": policy.T, "value": value.T}
+    diagnostics = {name: x.T for name, x in looked.items()}
+    imagined_return = targets.returns[0].reshape(len(batch.task), -1)
+    return losses, Aside(latent, imagined_return, dreamt.scale, diagnostics)
 
 
 @struct.dataclass
@@ -317,14 +343,18 @@ def make_update(model: Model, config: AgentConfig) -> Update:
             grads,
             presence(masks, has_frames=bool(batch.frames.shape[0])),
         )
-        rate = config.imagination.slow_rate
-        slow = jax.tree.map(lambda s, w: (1 - rate) * s + rate * w, state.slow, params["val"])
+        slow = moved_slow(state.slow, params["val"], config.imagination.slow_rate)
         means = {**metrics.means, "gradient_norm": _global_norm(grads)}
         handout = Handout(aside.latent, pack_latent(aside.latent), aside.imagined_return)
         metrics = Metrics(means, metrics.by_task)
         return LearnerState(params, slow, optimiser, aside.scale), handout, metrics
 
     return jax.jit(update, donate_argnums=0)
+
+
+def moved_slow(slow: Any, critic: Any, rate: float) -> Any:
+    """The slow critic's parameters, moved towards the critic's: their EMA."""
+    return jax.tree.map(lambda s, w: (1 - rate) * s + rate * w, slow, critic)
 
 
 def _global_norm(tree: Any) -> Float[Array, ""]:

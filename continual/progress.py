@@ -15,8 +15,8 @@ from continual.scheduler import Clock, Evaluate
 from curricula.loader import NamedCurriculum
 from eval.records import EpisodeRecord, PhaseRecord, Record
 
-_PLAIN_EVERY = 30.0  # seconds between plain lines
-_LIVE_EVERY = 0.25
+PLAIN_EVERY = 30.0  # seconds between plain lines
+LIVE_EVERY = 0.25
 _WINDOW = 60.0  # seconds over which rates are taken
 _COMPILING = 2  # updates of a phase that may wait for a compiler
 
@@ -83,7 +83,7 @@ class Progress:
 
     def _show(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        every = _LIVE_EVERY if self._status else _PLAIN_EVERY
+        every = LIVE_EVERY if self._status else PLAIN_EVERY
         if now - self._last_shown < every and not at_once:
             return
         self._last_shown = now
@@ -106,7 +106,7 @@ class Progress:
             (t0, a0, u0), (t1, a1, u1) = self._samples[0], self._samples[-1]
             if t1 > t0 and a1 > a0:
                 parts.append(f"{(u1 - u0) / (t1 - t0):.1f} updates/s")
-                left = _duration(self._remaining() * (t1 - t0) / (a1 - a0))
+                left = duration(self._remaining() * (t1 - t0) / (a1 - a0))
                 parts.append(f"about {left} to live, judging aside")
         return " | ".join(parts)
 
@@ -124,7 +124,8 @@ def _updates(clock: Clock) -> int:
     return clock.updates - clock.phase_start[2]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as it is said: 40 s, 12 min, 2.5 h."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

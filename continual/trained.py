@@ -141,13 +141,19 @@ def load_trained(path: str | Path, phase: int | None = None) -> Trained:
     return _load(Path(path), phase)[0]
 
 
-def life_at(path: str | Path, phase: int | None = None, scratch: Path | None = None) -> PastLife:
+def life_at(
+    path: str | Path,
+    phase: int | None = None,
+    scratch: Path | None = None,
+    only: str | None = None,
+) -> PastLife:
     """Agent, replay and clock of a run; nothing in its folder is changed.
 
     Args:
       phase: as they were at the end of this phase; else at the newest checkpoint.
       scratch: folder in which a copy of the replay is made, by default the system's for what is
         temporary. On the disk of the run most of the copy takes no room.
+      only: the one task of which the replay's batches are to be; else as in the run.
     Raises:
       UserError: as for `load_trained`; or the run is going on, or did not keep that replay.
     """
@@ -157,7 +163,7 @@ def life_at(path: str | Path, phase: int | None = None, scratch: Path | None = N
         copy = Path(place.name, "replay")
         with replay_at(Path(path), saved) as source:
             fork_replay(source, saved.replay, copy)
-        replay = open_memory(trained.config, trained.agent, copy)
+        replay = open_memory(trained.config, trained.agent, copy, only=only)
         replay.rewind(saved.replay)
     except BaseException:
         place.cleanup()

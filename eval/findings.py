@@ -271,7 +271,7 @@ def to_json(f: Findings) -> dict[str, Any]:
             for task in run.tasks
         },
     }
-    return {key: _null_for_nan(value) for key, value in numbers.items()}
+    return {key: null_for_nan(value) for key, value in numbers.items()}
 
 
 def _policies(episodes: Sequence[EpisodeRecord]) -> tuple[str, ...]:
@@ -354,11 +354,12 @@ def _metric_json(metric: Metric, tasks: Sequence[str]) -> Mapping[str, Any]:
     return {**asdict(metric), "left_out": left_out}
 
 
-def _null_for_nan(value: Any) -> Any:
+def null_for_nan(value: Any) -> Any:
+    """What JSON can hold: null in the place of what is no number."""
     if isinstance(value, Mapping):
-        return {str(k): _null_for_nan(v) for k, v in value.items()}
+        return {str(k): null_for_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_null_for_nan(v) for v in value]
+        return [null_for_nan(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

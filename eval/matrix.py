@@ -134,20 +134,25 @@ def normalise(returns: Matrix, zero: Vector, high: Vector) -> Matrix:
     return (returns - zero) / np.where(span < NARROW, np.nan, span)
 
 
-def clears_random(own: Cell, random: Cell) -> bool | None:
-    """Whether a task was learned: is its mean above the random agent's beyond chance?
+def is_above(one: Cell, other: Cell) -> bool | None:
+    """Whether one mean is above another beyond chance.
 
-        mean_own - mean_random > 2 sqrt(se_own^2 + se_random^2)
+        mean_one - mean_other > 2 sqrt(se_one^2 + se_other^2)
 
     Standard errors are of the means over episodes and count as 0 below two episodes.
 
     Returns:
       None where either was not judged, so that nothing can be said.
     """
-    if not own.n or not random.n:
+    if not one.n or not other.n:
         return None
-    noise = math.hypot(*(0.0 if math.isnan(c.se) else c.se for c in (own, random)))
-    return own.mean - random.mean > 2 * noise
+    noise = math.hypot(*(0.0 if math.isnan(c.se) else c.se for c in (one, other)))
+    return one.mean - other.mean > 2 * noise
+
+
+def clears_random(own: Cell, random: Cell) -> bool | None:
+    """Whether a task was learned: is its mean above the random agent's beyond chance?"""
+    return is_above(own, random)
 
 
 def evaluation_curve(

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from continual.errors import UserError
 from continual.files import write_atomically
 from continual.strict_yaml import dump
 from eval import plots, wording
-from eval.findings import Findings, find, to_json
+from eval.autopsy import DEFINITIONS, Autopsy, TaskAutopsy, load_autopsy
+from eval.findings import Findings, find, normalised, to_json
 from eval.gate_behaviour import gate_curve
 from eval.gate_sums import GATE_SUMS
 from eval.matrix import Cell, training_curve
@@ -145,6 +147,7 @@ def _context(f: Findings) -> dict[str, Any]:
     lived = {task: training_curve(run.episodes, task) for task in run.tasks}
     gate_points = gate_curve(run.episodes)
     random = {o.task: o.random for o in f.outcomes}
+    autopsy = load_autopsy(run.path)
     return {
         "f": f,
         "run": run,
@@ -183,8 +186,36 @@ def _context(f: Findings) -> dict[str, Any]:
             if any(g.decisions for g in row)
         ],
         "policy_groups": list(_policy_groups(f)),
+        "autopsy": autopsy,
+        "autopsy_definitions": DEFINITIONS,
+        "transplants": [(t, _transplants(f, autopsy, t)) for t in autopsy.tasks] if autopsy else [],
         "pictures": list(_pictures(run.path / "pictures")),
     }
+
+
+def _transplants(f: Findings, autopsy: Autopsy, t: TaskAutopsy) -> list[list[MatrixCell]]:
+    """[phases][phases]: world model of the row's phase, heads of the column's; own and final agent
+    are outlined.
+    """
+    (scale,) = (s for s in f.scales if s.task == t.task)
+    found = {(p.world_model, p.heads): p for p in t.transplants}
+    phases = [agent.phase for agent in autopsy.agents]
+
+    def shown(i: int, j: int) -> MatrixCell:
+        judged = found[i, j]
+        z = float(normalised(np.array([judged.cell.mean]), [scale])[0])
+        return MatrixCell(
+            shown=wording.number(judged.cell.mean) if judged.returns else "",
+            detail=f"n = {judged.cell.n}, sd {wording.number(judged.cell.sd)}, "
+            f"normalised {wording.number(z)}"
+            if judged.returns
+            else judged.reason,
+            style="" if math.isnan(z) else _ground(z),
+            own=i == j and i in (t.own_phase, autopsy.last_phase),
+            seen=True,
+        )
+
+    return [[shown(i, j) for j in phases] for i in phases]
 
 
 def _policy_groups(f: Findings) -> Iterator[tuple[int, list[tuple[str, list[tuple[Cell, bool]]]]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from eval.autopsy import TaskAutopsy
 from eval.findings import ACTOR, GATED, RANDOM, Findings, Outcome, normalised
 
 SPELLED_OUT = 4  # with more tasks than these a sentence names the extremes only
@@ -56,6 +57,19 @@ def listed(parts: Iterable[str]) -> str:
     """a, b and c"""
     parts = list(parts)
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def where_it_was_lost(t: TaskAutopsy) -> str:
+    """One line on an old task: how much is lost, and by what."""
+    loss = t.loss
+    own, final, recovered = (number(j.cell.mean) for j in (t.own, t.final, t.recovered))
+    went = f"{t.task}: {own} at the end of phase {t.own_phase}, {final} now, {recovered} recovered"
+    if t.why:
+        return f"{went}: {t.why}"
+    return (
+        f"{went}: {percent(loss.policy_share)} of what is lost was lost by the policy, "
+        f"{percent(loss.model_share)} by the model"
+    )
 
 
 def answer(f: Findings) -> list[str]:

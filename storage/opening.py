@@ -24,7 +24,7 @@ def open_replay(
     latents: Schema,
     tasks: Sequence[str],
     context: Literal["stored", "zero"],
-    draw: sampling.Rule | None = None,
+    draw: sampling.Rule | sampling.OneTask | None = None,
     home: Path | None = None,
 ) -> Replay:
     """Lock a replay folder, making it first where there is none. The replay holds nothing yet.

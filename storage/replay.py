@@ -55,7 +55,7 @@ class Replay:
         latents: Schema,
         tasks: Sequence[str],
         context: Literal["stored", "zero"],
-        draw: sampling.Rule,
+        draw: sampling.Rule | sampling.OneTask,
         home: Home | None,
         is_new: bool,
     ) -> None:

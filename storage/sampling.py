@@ -149,6 +149,25 @@ class CurrentShare(Section):
         return _by_kind(rng, runs, kind, chosen, length)
 
 
+@dataclass(frozen=True)
+class OneTask:
+    """Starts of one task alone, each equally likely. No rule to live by, so no configuration.
+
+    Attributes:
+      task: index.
+    """
+
+    task: int
+
+    def draw(
+        self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
+    ) -> Where:
+        kind = np.array(tasks)[runs.stream]
+        if not runs.starts(length)[kind == self.task].any():
+            raise ValueError(f"no world holds {length + 1} rows of the task in a row")
+        return _by_kind(rng, runs, kind, np.full(batch, self.task), length)
+
+
 Rule = Annotated[Uniform | Recency | TaskBalanced | CurrentShare, Field(discriminator="kind")]
 
 
@@ -158,7 +177,7 @@ def draw_where(
     tasks: Sequence[int],
     batch: int,
     length: int,
-    rule: Rule,
+    rule: Rule | OneTask,
 ) -> Where:
     """Draw `batch` sequences of 1 + `length` rows, with replacement.
 

@@ -60,5 +60,6 @@ def one_compilation():
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("continual.opening.make_agent", cached)
+        for module in ("opening", "trained"):
+            patch.setattr(f"continual.{module}.make_agent", cached)
         yield
