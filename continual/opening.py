@@ -38,6 +38,7 @@ from continual.errors import UserError
 from continual.files import LOCK, PARTIAL, lock_folder, sync_path
 from continual.judging import Judge, judged_pieces
 from continual.life import Life
+from continual.live_tracker import tracking_live
 from continual.memory import open_memory
 from continual.needs import needs_of, warning
 from continual.progress import Progress
@@ -46,7 +47,7 @@ from continual.rundir import RecordBook, RunFolder, create_run
 from continual.running import Opened, Stop, make_worlds
 from continual.scheduler import Agenda, Clock
 from continual.strict_yaml import load
-from continual.tracking import JsonLines, Timing, Trackers
+from continual.tracking import JsonLines, Timing, Tracker, Trackers
 from curricula.loader import NamedCurriculum, resolved
 from eval.records import EpisodeRecord, load_records
 
@@ -92,7 +93,15 @@ def open_life(request: Request) -> Iterator[Opened]:
             for note in saved.passed_over.values():
                 progress.say(f"{note}; the run goes on from the checkpoint before it")
             set_aside(saved)
-        tracker = Trackers([JsonLines(book), Timing(folder.records / "timing.jsonl"), progress])
+        trackers: list[Tracker] = [
+            JsonLines(book),
+            Timing(folder.records / "timing.jsonl"),
+            progress,
+        ]
+        if request.is_tracked:
+            told = tracking_live(folder, request.name, progress.say)
+            trackers.append(stack.enter_context(told))
+        tracker = Trackers(trackers)
         opened = Opened(
             request=request,
             folder=folder,

@@ -81,6 +81,9 @@ class Progress:
         self._samples.clear()  # judging is no measure of how fast life goes
         self._show(at_once=is_new and self._status is not None)
 
+    def saved(self) -> None:
+        """Nothing that a person waits for."""
+
     def _show(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
         every = LIVE_EVERY if self._status else PLAIN_EVERY

@@ -23,6 +23,7 @@ from continual.scheduler import Clock, inside_points
 from continual.strict_yaml import shown
 from continual.usage import make_parser
 from continual.validation import dotted_names
+from continual.wandb_sink import refuse_without_wandb
 from curricula.loader import NamedCurriculum, PlannedPhase, load_curriculum, with_budgets
 from eval.gate_behaviour import choice_rates
 from eval.run_folder import load_run, reference_folder
@@ -36,9 +37,10 @@ class _Arguments(Config):
     fresh: bool = False
     from_: str = Field("", alias="from")
     references: bool = False
+    track: str = ""
 
 
-_LOCAL = {"name", "runs", "fresh", "from", "references"}
+_LOCAL = {"name", "runs", "fresh", "from", "references", "track"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Request:
       reason: why this scale.
       is_dry: only say what would be done.
       command: line for a shell that goes on with this run.
+      is_tracked: W&B hears of the life while it is lived.
     """
 
     curriculum: NamedCurriculum
@@ -62,6 +65,7 @@ class Request:
     reason: str
     is_dry: bool
     command: str
+    is_tracked: bool
     references: tuple[Request, ...] = ()
     reference_of: Path | None = None
 
@@ -135,6 +139,7 @@ def parse_request(argv: list[str]) -> Request:
         reason,
         is_dry,
         _command(argv, path.name if is_fresh else None),
+        _is_tracked(local.get("track", "")),
     )
     if not _truth("references", local.get("references", False)):
         return request
@@ -228,6 +233,15 @@ def _truth(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"override {key}={shown(value)}: expected true or false")
     return value
+
+
+def _is_tracked(track: str) -> bool:
+    if not track:
+        return False
+    if track != "wandb":
+        raise UserError(f"override track={shown(track)}: expected wandb")
+    refuse_without_wandb("override track=wandb")
+    return True
 
 
 def _beside(path: Path) -> Path:

@@ -69,6 +69,10 @@ class RunFolder:
         return self.path / "faults"
 
     @property
+    def wandb(self) -> Path:
+        return self.path / "wandb"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -194,6 +194,7 @@ class Opened:
             fork=partial(self.replay.fork, replay) if is_between and config.keep_replays else None,
         )
         self.saved = self.life.clock
+        self.tracker.saved()
         if self.life.clock.phase <= len(self.agenda.curriculum.plan):
             refuse_full_disk(self.needs, self.folder.path)
 

@@ -28,6 +28,10 @@ class Tracker(Protocol):
         """A piece of an evaluation begins, or goes on by one decision."""
         ...
 
+    def saved(self) -> None:
+        """A checkpoint was made: what was recorded so far stays."""
+        ...
+
 
 class JsonLines:
     """The records on disk."""
@@ -43,6 +47,9 @@ class JsonLines:
 
     def judging(self, piece: Evaluate) -> None:
         del piece
+
+    def saved(self) -> None:
+        """Nothing: the checkpoint names the cursors of the book."""
 
 
 class Timing:
@@ -65,6 +72,9 @@ class Timing:
     def judging(self, piece: Evaluate) -> None:
         del piece
 
+    def saved(self) -> None:
+        """Nothing: times are no part of a life."""
+
 
 class Trackers:
     """Several trackers as one."""
@@ -83,3 +93,7 @@ class Trackers:
     def judging(self, piece: Evaluate) -> None:
         for tracker in self._trackers:
             tracker.judging(piece)
+
+    def saved(self) -> None:
+        for tracker in self._trackers:
+            tracker.saved()

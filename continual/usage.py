@@ -45,6 +45,10 @@ where it goes
   references=true  lives each of its tasks alone as well, afterwards, inside the run's folder: what
               transfer is measured against
 
+who hears of it
+  track=wandb  Weights & Biases, while it is lived; without a key it is written into the run's
+              folder, to be sent later. A run may be gone on with or without it
+
 where it comes from
   from=runs/NAME@phase2  go on from what another run was at the end of its phase 2, with its
               settings but for those that are given; the curriculum tells the whole life. Without

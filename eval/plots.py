@@ -1,4 +1,4 @@
-"""Figures as SVG text: same numbers, same bytes; in colours that the colour-blind can tell."""
+"""Figures, as SVG text or PNG: same numbers, same bytes; in colours all can tell apart."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from eval.findings import ACTOR, GATED, RANDOM
 from eval.gate_behaviour import GatePoint
-from eval.matrix import Cell, TrainingEpisode, Vector, rolling_mean
+from eval.matrix import Cell, Matrix, TrainingEpisode, Vector, rolling_mean
 from eval.run_folder import Span
-from eval.wording import steps
+from eval.wording import number, steps
 
 # Okabe & Ito 2008. Lines differ in dash as well, for print without colour.
 INK = "#1a1a1a"
@@ -138,6 +139,45 @@ def average_panel(average: Vector, seen: Vector) -> str:
         axes.set_xlabel("end of phase (0: before training)")
         axes.set_ylabel("mean normalised return")
         return svg_of(figure, "average", "Average performance at each phase end")
+
+
+def matrix_picture(
+    returns: Matrix, z: Matrix, phases: Sequence[str], tasks: Sequence[str]
+) -> bytes:
+    """The forgetting matrix as PNG: mean returns, coloured by normalised return where known.
+
+    Args:
+      returns, z: [K+1, N]; NaN where nothing was judged.
+      phases: [K+1], names of the rows.
+    """
+    with chart_style():
+        height, width = returns.shape
+        figure = Figure(figsize=(2.5 + 1.6 * width, 0.9 + 0.42 * height), dpi=120)
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        for (phase, task), value in np.ndenumerate(returns):
+            is_known = not np.isnan(z[phase, task])
+            ground, ink = cell_colours(float(z[phase, task])) if is_known else ("#ffffff", INK)
+            axes.add_patch(Rectangle((task, phase), 1, 1, facecolor=ground, edgecolor="#ffffff"))
+            if not np.isnan(value):
+                axes.text(
+                    task + 0.5,
+                    phase + 0.5,
+                    number(float(value)),
+                    color=ink,
+                    horizontalalignment="center",
+                    verticalalignment="center",
+                )
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)  # phase 1 on top
+        axes.xaxis.tick_top()
+        axes.set_xticks(np.arange(width) + 0.5, tasks)
+        axes.set_yticks(np.arange(height) + 0.5, phases)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+        return picture.getvalue()
 
 
 def chart_style() -> AbstractContextManager[None]:

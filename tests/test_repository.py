@@ -145,7 +145,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     imported = set().union(*(imported_by(module) for module in modules()))
     foreign = imported - sys.stdlib_module_names - {*PACKAGES, "__future__"}
     used = {COMES_WITH.get(name, DISTRIBUTIONS.get(name, name)) for name in foreign}
-    lines = PROJECT["project"]["dependencies"] + EXTRAS["video"]
+    lines = PROJECT["project"]["dependencies"] + EXTRAS["video"] + EXTRAS["wandb"]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     assert used == declared - NOT_IMPORTED
 

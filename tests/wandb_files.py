@@ -1,0 +1,109 @@
+"""Reads what W&B writes offline: LevelDB-style blocks of protobuf records."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+HEADER = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
+BLOCK = 32 * 1024
+WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+@dataclass
+class OfflineRun:
+    """What one offline folder holds.
+
+    Attributes:
+      run: id, name, group, job type, tags, host.
+      axes: metric or glob -> its axis.
+      history: rows, with W&B's own values (`_step`, …).
+      artifacts: name -> file names in it.
+    """
+
+    folder: Path
+    run: Any = None
+    config: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, str] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, list[str]] = field(default_factory=dict)
+    exit_code: int | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows that were made of records."""
+        return [row for row in self.history if "record" in row]
+
+    def file(self, name: str) -> Path:
+        """A table or picture that was logged under a name."""
+        (value,) = (row[name] for row in self.history if name in row)
+        return self.folder / "files" / value["path"]
+
+
+def offline_runs(place: Path) -> list[OfflineRun]:
+    """All of a run folder, in the order in which they were begun."""
+    told = [read(path) for path in place.glob("wandb/offline-run-*/*.wandb")]
+    return sorted(told, key=lambda one: one.run.start_time.ToNanoseconds())
+
+
+def read(path: Path) -> OfflineRun:
+    found = OfflineRun(path.parent)
+    for record in _records(path):
+        match record.WhichOneof("record_type"):
+            case "run":
+                found.run = record.run
+                found.config = {c.key: json.loads(c.value_json) for c in record.run.config.update}
+            case "metric":
+                name = record.metric.name or record.metric.glob_name
+                found.axes[name] = record.metric.step_metric
+            case "history":
+                found.history.append(_values(record.history.item))
+            case "summary":
+                found.summary |= _values(record.summary.update)
+            case "artifact":
+                files = [entry.path for entry in record.artifact.manifest.contents]
+                found.artifacts[record.artifact.name] = files
+            case "exit":
+                found.exit_code = record.exit.exit_code
+    return found
+
+
+def _values(items: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for item in items:
+        *outer, name = list(item.nested_key) or [item.key]
+        held = values
+        for key in outer:
+            held = held.setdefault(key, {})
+        held[name] = json.loads(item.value_json)
+    return values
+
+
+def _records(path: Path) -> Iterator[Record]:
+    data = path.read_bytes()
+    if data[: len(HEADER)] != HEADER:
+        raise ValueError(f"{path}: begins with {data[: len(HEADER)]!r}, expected {HEADER!r}")
+    at, parts = len(HEADER), b""
+    while at + 7 <= len(data):
+        left = BLOCK - at % BLOCK
+        if left < 7:
+            at += left
+            continue
+        checksum, size, kind = struct.unpack_from("<IHB", data, at)
+        part = data[at + 7 : at + 7 + size]
+        if len(part) < size:
+            return  # still being written
+        if checksum != zlib.crc32(data[at + 6 : at + 7 + size]):
+            raise ValueError(f"{path}: damaged at byte {at}")
+        parts = part if kind in (WHOLE, FIRST) else parts + part
+        at += 7 + size
+        if kind in (WHOLE, LAST):
+            yield Record.FromString(parts)
