@@ -210,7 +210,7 @@ def _transplants(f: Findings, autopsy: Autopsy, t: TaskAutopsy) -> list[list[Mat
             f"normalised {wording.number(z)}"
             if judged.returns
             else judged.reason,
-            style="" if math.isnan(z) else _ground(z),
+            style="" if math.isnan(z) else ground_of(z),
             own=i == j and i in (t.own_phase, autopsy.last_phase),
             seen=True,
         )
