@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,9 +49,19 @@ class OfflineRun:
         return self.folder / "files" / value["path"]
 
 
-def offline_runs(place: Path) -> list[OfflineRun]:
-    """All of a run folder, in the order in which they were begun."""
-    told = [read(path) for path in place.glob("wandb/offline-run-*/*.wandb")]
+def offline_runs(place: Path, killed: int = 0) -> list[OfflineRun]:
+    """All of a run folder, in the order in which they were begun.
+
+    W&B's own process writes the last of them a moment after we are done.
+
+    Args:
+      killed: how many will never be whole.
+    """
+    for _ in range(100):
+        told = [read(path) for path in place.glob("wandb/offline-run-*/*.wandb")]
+        if sum(one.exit_code is None for one in told) <= killed:
+            break
+        time.sleep(0.1)
     return sorted(told, key=lambda one: one.run.start_time.ToNanoseconds())
 
 
