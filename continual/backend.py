@@ -26,6 +26,11 @@ def set_compiler_flags(level: int = 2) -> None:
     os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level={level}")
 
 
+def draw_with_gl() -> None:
+    """Have the simulator load what draws, unless the user chose; before any world is made."""
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+
 def keep_compiled_programs() -> None:
     """Let the next start of a run find what this one compiled, unless the user chose a place."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:

@@ -23,6 +23,7 @@ from continual.scheduler import Clock, inside_points
 from continual.strict_yaml import shown
 from continual.usage import make_parser
 from continual.validation import dotted_names
+from continual.videos import refuse_without_av
 from continual.wandb_sink import refuse_without_wandb
 from curricula.loader import NamedCurriculum, PlannedPhase, load_curriculum, with_budgets
 from eval.gate_behaviour import choice_rates
@@ -38,9 +39,10 @@ class _Arguments(Config):
     from_: str = Field("", alias="from")
     references: bool = False
     track: str = ""
+    video: bool = False
 
 
-_LOCAL = {"name", "runs", "fresh", "from", "references", "track"}
+_LOCAL = {"name", "runs", "fresh", "from", "references", "track", "video"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Request:
       is_dry: only say what would be done.
       command: line for a shell that goes on with this run.
       is_tracked: W&B hears of the life while it is lived.
+      is_filmed: an episode of every task is kept as a film at every phase end.
     """
 
     curriculum: NamedCurriculum
@@ -66,6 +69,7 @@ class Request:
     is_dry: bool
     command: str
     is_tracked: bool
+    is_filmed: bool
     references: tuple[Request, ...] = ()
     reference_of: Path | None = None
 
@@ -140,6 +144,7 @@ def parse_request(argv: list[str]) -> Request:
         is_dry,
         _command(argv, path.name if is_fresh else None),
         _is_tracked(local.get("track", "")),
+        _is_filmed(local.get("video", False)),
     )
     if not _truth("references", local.get("references", False)):
         return request
@@ -241,6 +246,13 @@ def _is_tracked(track: str) -> bool:
     if track != "wandb":
         raise UserError(f"override track={shown(track)}: expected wandb")
     refuse_without_wandb("override track=wandb")
+    return True
+
+
+def _is_filmed(video: Any) -> bool:
+    if not _truth("video", video):
+        return False
+    refuse_without_av()
     return True
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from continual.backend import draw_with_gl
 from continual.cli import Parser, run_door, split_arguments
-from continual.envs.gym import GymWorld
 from continual.errors import UserError
 from continual.overrides import apply_overrides
 from continual.section import Section
-from continual.trained import Actor, load_trained
+from continual.trained import load_trained
 from continual.validation import validate
-from continual.videos import refuse_without_videos, write_video
+from continual.videos import play, refuse_another_suffix, refuse_without_av, write_video
 
 
 class Asked(Section):
@@ -38,38 +36,6 @@ class Asked(Section):
     video: str = Field("", description="a film of them, .mp4 or .gif")
 
 
-@dataclass
-class Played:
-    """An episode that was watched.
-
-    Attributes:
-      frames: [H, W, 3] each, none if they were not asked for.
-    """
-
-    episode_return: float
-    decisions: int
-    frames: list[np.ndarray]
-
-
-def play(env: GymWorld, act: Actor, seed: int, *, draw: bool) -> Played:
-    """Play one episode.
-
-    Raises:
-      UserError: it shall be drawn, and cannot be.
-    """
-    observation, _ = env.reset(seed=seed)
-    act.reset(seed)
-    played, ended = Played(0.0, 0, []), False
-    while not ended:
-        if draw:
-            played.frames.append(_picture(env))
-        observation, reward, terminated, truncated, _ = env.step(act(observation))
-        played.episode_return += reward
-        played.decisions += 1
-        ended = terminated or truncated
-    return played
-
-
 def main(argv: list[str]) -> int:
     positionals, overrides, flags = split_arguments(argv, Asked)
     parser = Parser(
@@ -85,8 +51,9 @@ def main(argv: list[str]) -> int:
     asked = validate(Asked, apply_overrides({}, overrides, Asked))
     video = Path(asked.video) if asked.video else None
     if video:
-        refuse_without_videos(video)
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        refuse_another_suffix(video)
+        refuse_without_av()
+        draw_with_gl()
     trained = load_trained(positionals[0], asked.phase)
     task = asked.task or trained.lived[-1]
     env = trained.make_env(task)
@@ -103,13 +70,6 @@ def main(argv: list[str]) -> int:
         write_video(video, frames, env.metadata["render_fps"])
         print(f"the film: {video}")
     return 0
-
-
-def _picture(env: GymWorld) -> np.ndarray:
-    frame = env.render()
-    if frame is None:
-        raise UserError("this world has no looks, so no film of it can be made")
-    return np.asarray(frame)
 
 
 def _keys() -> Iterator[str]:

@@ -5,7 +5,7 @@ python -m continual.run curricula/dmc_then_crafter.yaml [key.path=value …] [--
 
 from __future__ import annotations
 
-from continual.backend import set_compiler_flags
+from continual.backend import draw_with_gl, set_compiler_flags
 from continual.cli import run_door
 from continual.dry_run import describe
 from continual.opening import open_life
@@ -20,6 +20,8 @@ def main(argv: list[str]) -> int:
     if request.is_dry:
         print(describe(request))
         return 0
+    if request.is_filmed:
+        draw_with_gl()
     for life in (request, *request.references):
         with open_life(life) as run:
             if code := live(run):

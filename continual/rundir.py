@@ -65,6 +65,10 @@ class RunFolder:
         return self.path / "pictures"
 
     @property
+    def videos(self) -> Path:
+        return self.path / "videos"
+
+    @property
     def faults(self) -> Path:
         return self.path / "faults"
 

@@ -16,6 +16,7 @@ from continual import seeding
 from continual.checkpoint import save_checkpoint
 from continual.collect import Living, begin_living
 from continual.config import Config
+from continual.envs.gym import GymWorld
 from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
 from continual.files import replace_file
@@ -29,6 +30,8 @@ from continual.request import Request
 from continual.rundir import RecordBook, RunFolder
 from continual.scheduler import Agenda, Clock, Evaluate, end_of
 from continual.tracking import Trackers
+from continual.trained import Actor
+from continual.videos import play, write_video
 from curricula.loader import PlannedPhase
 from eval.page import write_report
 from eval.records import PhaseRecord
@@ -138,6 +141,8 @@ class Opened:
         """Close the open rows, record the phase, and let the clock enter the next."""
         phase = self.phase
         self._picture()
+        if self.request.is_filmed:
+            self._film()
         self.living().end()
         self._living = None
         clock, held = self.life.clock, self.replay.held_rows()
@@ -174,6 +179,26 @@ class Opened:
             self.folder.pictures.mkdir(exist_ok=True)
             name = f"open_loop-phase{self.phase.number:04d}-{task.replace('/', '_')}.png"
             replace_file(self.folder.pictures / name, picture, durable=False)
+
+    def _film(self) -> None:
+        """Keep one episode of each task that was trained so far, always the same one.
+
+        It is played in a world of its own, and draws from no stream that the life draws from.
+        """
+        self.folder.videos.mkdir(exist_ok=True)
+        lived = self.agenda.curriculum.plan[: self.phase.number]
+        for task in dict.fromkeys(phase.task for phase in lived):
+            if self.agent.policies() == ("random",):
+                continue
+            (world,) = make_worlds(self.request.config, task, self.folder.faults, 1)
+            env, state = GymWorld(world), lambda: self.life.agent
+            policy = self.agent.policy(state, task, self.agent.policies()[0], "mode", 0)
+            act = Actor(policy, self.agent.union.tasks[task].heads[0].name)
+            if world.reset(0) and world.draw() is not None:
+                name = f"phase{self.phase.number:04d}-{task.replace('/', '_')}.mp4"
+                frames = play(env, act, 0, draw=True).frames
+                write_video(self.folder.videos / name, frames, env.metadata["render_fps"])
+            env.close()
 
     def save(self) -> None:
         """Checkpoint: replay first, then records, then the folder that names their cursors.

@@ -42,6 +42,7 @@ where it goes
   runs=runs   the folder above it
   fresh=true  begin anew beside a run of that name, never over it
 
+  video=true  keeps a film of one episode of every task trained so far, at every phase end
   references=true  lives each of its tasks alone as well, afterwards, inside the run's folder: what
               transfer is measured against
 

@@ -190,6 +190,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "autopsy_definitions": DEFINITIONS,
         "transplants": [(t, _transplants(f, autopsy, t)) for t in autopsy.tasks] if autopsy else [],
         "pictures": list(_pictures(run.path / "pictures")),
+        "videos": list(_videos(run.path / "videos")),
     }
 
 
@@ -239,6 +240,13 @@ def _pictures(folder: Path) -> Iterator[tuple[str, str]]:
         phase, _, task = path.stem.removeprefix("open_loop-phase").partition("-")
         data = base64.b64encode(path.read_bytes()).decode()
         yield f"{task}, end of phase {int(phase)}", f"data:image/png;base64,{data}"
+
+
+def _videos(folder: Path) -> Iterator[tuple[str, str]]:
+    """(caption, place beside the report) of the films that a run kept; they are not in the page."""
+    for path in sorted(folder.glob("phase*.mp4")):
+        phase, _, task = path.stem.removeprefix("phase").partition("-")
+        yield f"{task}, end of phase {int(phase)}", f"../videos/{path.name}"
 
 
 def ground_of(share: float) -> str:
