@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from continual.backend import keep_compiled_programs, set_compiler_flags
-from continual.cli import Parser, run_door, split_arguments
+from continual.cli import asked_of_run, run_door
 from continual.countdown import Countdown
 from continual.errors import UserError
 from continual.examining import Examination, chosen_tasks, load_remains
 from continual.files import write_atomically
-from continual.overrides import apply_overrides
 from continual.section import Section
-from continual.validation import validate
 from eval.autopsy import FILE, autopsy_json
 from eval.page import write_report
 from eval.wording import where_it_was_lost
@@ -43,21 +38,14 @@ class Asked(Section):
 
 def main(argv: list[str]) -> int:
     set_compiler_flags()
-    positionals, overrides, flags = split_arguments(argv, Asked)
-    parser = Parser(
-        prog="python -m continual.autopsy",
-        usage="%(prog)s runs/NAME [key=value ...]",
+    path, asked = asked_of_run(
+        argv,
+        Asked,
+        prog="continual.autopsy",
         description="Say of each task that was trained in an earlier phase what of it was lost by "
         "the policy and what by the world model. Changes nothing but autopsy.json and the report.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {line}" for line in _keys()),
     )
-    parser.parse_args(flags)
-    if len(positionals) != 1:
-        raise UserError(f"expected one run, such as runs/NAME, found {len(positionals)}")
-    asked = validate(Asked, apply_overrides({}, overrides, Asked))
     keep_compiled_programs()
-    path = Path(positionals[0])
     remains = load_remains(path)
     tasks = chosen_tasks(remains, asked.tasks)
     examination = Examination(remains, asked.updates, asked.episodes)
@@ -73,11 +61,6 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{path / FILE}: cannot be written: {error.strerror}") from error
     print(f"the report: {write_report(path)}")
     return 0
-
-
-def _keys() -> Iterator[str]:
-    for name, field in Asked.model_fields.items():
-        yield f"{name}=".ljust(12) + str(field.description)
 
 
 if __name__ == "__main__":

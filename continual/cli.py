@@ -8,14 +8,17 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import pydantic
 
 from continual.errors import UserError, nearest
-from continual.overrides import named
+from continual.overrides import apply_overrides, named
 from continual.strict_yaml import one_line, parse_value, shown
-from continual.validation import kinds_at
+from continual.validation import kinds_at, validate
+
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -72,6 +75,32 @@ class Parser(argparse.ArgumentParser):
             flag = unknown.group(1)
             message = f"unknown flag {shown(flag)}, {nearest(flag, self._option_string_actions)}"
         raise UserError(one_line(message))
+
+
+def asked_of_run(
+    argv: Sequence[str], model: type[M], *, prog: str, description: str
+) -> tuple[Path, M]:
+    """The command line of a door that is told of one run, and how: -> (its folder, what is asked).
+
+    Args:
+      model: the keys that can be set, each with a description.
+    Raises:
+      UserError: not one run, an unknown key, or a value that does not fit.
+      SystemExit: `--help`.
+    """
+    positionals, overrides, flags = split_arguments(argv, model)
+    keys = [f"  {name}=".ljust(16) + f"{f.description}" for name, f in model.model_fields.items()]
+    parser = Parser(
+        prog=f"python -m {prog}",
+        usage="%(prog)s runs/NAME [key=value ...]",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(keys),
+    )
+    parser.parse_args(flags)
+    if len(positionals) != 1:
+        raise UserError(f"expected one run, such as runs/NAME, found {len(positionals)}")
+    return Path(positionals[0]), validate(model, apply_overrides({}, overrides, model))
 
 
 def run_door(main: Callable[[list[str]], int]) -> NoReturn:

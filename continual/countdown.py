@@ -7,40 +7,26 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TextIO
 
-from rich.console import Console
-from rich.status import Status
-
-from continual.progress import LIVE_EVERY, PLAIN_EVERY, duration
+from continual.status_line import StatusLine, duration
 
 
-class Countdown:
-    """A live line in a terminal, a plain one every half minute elsewhere.
+class Countdown(StatusLine):
+    """Counts pieces down.
 
     Args:
       todo: kind of piece -> how many there are; pieces of a kind take about as long as each other.
     """
 
     def __init__(self, todo: Mapping[str, int], out: TextIO) -> None:
+        super().__init__(out)
         self._todo, self._done = dict(todo), Counter[str]()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._console = Console(file=out, highlight=False)
-        self._status: Status | None = None
         self._doing = ""
-        self._last_done = self._last_shown = time.monotonic()
+        self._last_done = time.monotonic()
 
     def __enter__(self) -> Countdown:
-        if self._console.is_terminal:
-            self._status = self._console.status("starting")
-            self._status.start()
+        super().__enter__()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text, markup=False, soft_wrap=True)
 
     def begin(self, doing: str) -> None:
         """What the pieces to come are for."""
@@ -53,13 +39,7 @@ class Countdown:
             self._seconds[kind] += now - self._last_done
         self._done[kind] += 1
         self._last_done = now
-        if now - self._last_shown >= (LIVE_EVERY if self._status else PLAIN_EVERY):
-            self._last_shown = now
-            line = self._line()
-            if self._status:
-                self._status.update(line)
-            else:
-                self.say(line)
+        self.show(self._line)
 
     def _line(self) -> str:
         parts = [self._doing]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from types import TracebackType
 from typing import TextIO
-
-from rich.console import Console
-from rich.status import Status
 
 from continual.config import Config
 from continual.pacing import repeat_of
 from continual.scheduler import Clock, Evaluate
+from continual.status_line import StatusLine, duration
 from curricula.loader import NamedCurriculum
 from eval.records import EpisodeRecord, PhaseRecord, Record
 
-PLAIN_EVERY = 30.0  # seconds between plain lines
-LIVE_EVERY = 0.25
 _WINDOW = 60.0  # seconds over which rates are taken
 _COMPILING = 2  # updates of a phase that may wait for a compiler
 
@@ -28,28 +25,27 @@ class Progress:
         self, curriculum: NamedCurriculum, config: Config, out: TextIO, clock: Clock
     ) -> None:
         self._curriculum, self._config = curriculum, config
-        self._console = Console(file=out, highlight=False)
-        self._status: Status | None = None
+        self._status = StatusLine(out)
         self._now = clock
         self._doing = ""
         self._last_return = self._last_p = ""
         self._samples: deque[tuple[float, float, int]] = deque()  # seconds, decisions, updates
-        self._last_shown = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._status = self._console.status("starting")
-            self._status.start()
+        self._status.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-            self._status = None
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._status.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._status.say(text)
 
     def record(self, record: Record) -> None:
         if isinstance(record, EpisodeRecord) and record.split == "train":
@@ -73,28 +69,16 @@ class Progress:
             self._samples.append((now, clock.agent_steps, clock.updates))
             while now - self._samples[0][0] > _WINDOW:
                 self._samples.popleft()
-        self._show()
+        self._status.show(self._line)
 
     def judging(self, piece: Evaluate) -> None:
         doing = f"judging {piece.policy} on {piece.task} ({piece.when})"
         is_new, self._doing = doing != self._doing, doing
         self._samples.clear()  # judging is no measure of how fast life goes
-        self._show(at_once=is_new and self._status is not None)
+        self._status.show(self._line, at_once=is_new and self._status.is_live)
 
     def saved(self) -> None:
         """Nothing that a person waits for."""
-
-    def _show(self, *, at_once: bool = False) -> None:
-        now = time.monotonic()
-        every = LIVE_EVERY if self._status else PLAIN_EVERY
-        if now - self._last_shown < every and not at_once:
-            return
-        self._last_shown = now
-        line = self._line()
-        if self._status:
-            self._status.update(line)
-        else:
-            self.say(line)
 
     def _line(self) -> str:
         clock, plan = self._now, self._curriculum.plan
@@ -125,11 +109,3 @@ class Progress:
 def _updates(clock: Clock) -> int:
     """Made in this phase."""
     return clock.updates - clock.phase_start[2]
-
-
-def duration(seconds: float) -> str:
-    """A time as it is said: 40 s, 12 min, 2.5 h."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

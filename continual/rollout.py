@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from continual.backend import draw_with_gl
-from continual.cli import Parser, run_door, split_arguments
-from continual.errors import UserError
-from continual.overrides import apply_overrides
+from continual.cli import asked_of_run, run_door
 from continual.section import Section
 from continual.trained import load_trained
-from continual.validation import validate
 from continual.videos import play, refuse_another_suffix, refuse_without_av, write_video
 
 
@@ -37,24 +32,18 @@ class Asked(Section):
 
 
 def main(argv: list[str]) -> int:
-    positionals, overrides, flags = split_arguments(argv, Asked)
-    parser = Parser(
-        prog="python -m continual.rollout",
-        usage="%(prog)s runs/NAME [key=value ...]",
+    run, asked = asked_of_run(
+        argv,
+        Asked,
+        prog="continual.rollout",
         description="Let a run's agent act, and say what comes of it.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {line}" for line in _keys()),
     )
-    parser.parse_args(flags)
-    if len(positionals) != 1:
-        raise UserError(f"expected one run, such as runs/NAME, found {len(positionals)}")
-    asked = validate(Asked, apply_overrides({}, overrides, Asked))
     video = Path(asked.video) if asked.video else None
     if video:
         refuse_another_suffix(video)
         refuse_without_av()
         draw_with_gl()
-    trained = load_trained(positionals[0], asked.phase)
+    trained = load_trained(run, asked.phase)
     task = asked.task or trained.lived[-1]
     env = trained.make_env(task)
     act = trained.policy(task, asked.policy or None, asked.action_mode)
@@ -70,11 +59,6 @@ def main(argv: list[str]) -> int:
         write_video(video, frames, env.metadata["render_fps"])
         print(f"the film: {video}")
     return 0
-
-
-def _keys() -> Iterator[str]:
-    for name, field in Asked.model_fields.items():
-        yield f"{name}=".ljust(14) + str(field.description)
 
 
 if __name__ == "__main__":

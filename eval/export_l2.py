@@ -12,7 +12,6 @@ evaluation of the headline policy a `test` block. A row is a whole episode.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import itertools
@@ -27,12 +26,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from continual.cli import Parser, run_door, split_arguments
+from continual.cli import asked_of_run, run_door
 from continual.errors import UserError
 from continual.files import PARTIAL
-from continual.overrides import apply_overrides
 from continual.section import Section
-from continual.validation import validate
 from eval.findings import find
 from eval.records import EpisodeRecord
 from eval.run_folder import RecordedRun, load_run
@@ -259,20 +256,14 @@ def _put(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    positionals, overrides, flags = split_arguments(argv, Asked)
-    parser = Parser(
-        prog="python -m eval.export_l2",
-        usage="%(prog)s runs/NAME [out=FOLDER]",
+    run, asked = asked_of_run(
+        argv,
+        Asked,
+        prog="eval.export_l2",
         description="Write a run's records as a log of l2logger, for l2metrics. A run that is not "
         "finished yet is written as far as it has come.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"  out=  {Asked.model_fields['out'].description}",
     )
-    parser.parse_args(flags)
-    if len(positionals) != 1:
-        raise UserError(f"expected one run, such as runs/NAME, found {len(positionals)}")
-    asked = validate(Asked, apply_overrides({}, overrides, Asked))
-    print(write_export(Path(positionals[0]), Path(asked.out) if asked.out else None))
+    print(write_export(run, Path(asked.out) if asked.out else None))
     return 0
 
 

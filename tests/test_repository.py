@@ -130,7 +130,7 @@ def test_every_module_of_continual_has_a_floor() -> None:
 
 def test_what_promises_to_work_without_jax_never_loads_it() -> None:
     free = ["continual.envs", "continual.scheduler", "continual.pacing", "curricula.loader"]
-    free += ["storage", "eval.judge", "eval.report", "eval.export_l2"]
+    free += ["storage", "eval.judge", "eval.report", "eval.compare", "eval.export_l2"]
     program = f"import sys, {', '.join(free)}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
