@@ -19,7 +19,7 @@ from continual.checkpoint import Saved, find_checkpoint
 from continual.cli import run_door
 from continual.errors import UserError
 from continual.rundir import KINDS, RunFolder
-from storage.inspect import open_commit, rows_of
+from storage.inspect import is_at, open_commit, rows_of
 
 OPTIMISER = "optimiser/"  # in names of leaves, DreamerV3's and the riders'
 
@@ -30,7 +30,7 @@ def fingerprint(path: Path) -> dict[str, str]:
     Of the newest checkpoint and of what belongs to it; `report` is empty before there is one.
 
     Raises:
-      UserError: no run, no checkpoint, or one that cannot be read.
+      UserError: no run, no checkpoint, or one that cannot be read; or a replay ahead of it.
     """
     folder = RunFolder(path)
     if not folder.config.exists():
@@ -38,6 +38,11 @@ def fingerprint(path: Path) -> dict[str, str]:
     saved = find_checkpoint(folder.checkpoints)
     if saved is None:
         raise UserError(f"{path}: has no checkpoint yet")
+    if not is_at(folder.replay, saved.replay):
+        raise UserError(
+            f"{path}: was killed after its newest checkpoint, and its replay is ahead of that; to "
+            "bring it back go on with the run, and stop it"
+        )
     arrays = load_file(saved.path / "agent.safetensors")
     return {
         "parameters": _of_arrays((n, a) for n, a in sorted(arrays.items()) if OPTIMISER not in n),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from storage.files import sizes_below
 from storage.memory import MappedFiles
 from storage.mirror import nbytes_of
 from storage.stream import Stream
+from storage.undo import read_log
 from storage.zarr_files import StreamId
 
 _BINS = 8  # of the histogram of ages
@@ -64,6 +66,13 @@ def open_commit(folder: Path) -> tuple[Commit, list[Stream]]:
         stream.rows, stream.blocks = state["rows"], commits.blocks_of(state)
         streams.append(stream)
     return commit, streams
+
+
+def is_at(folder: Path, cursor: Mapping[str, Any]) -> bool:
+    """Whether the files are as they were at the commit of a cursor: nothing came after it."""
+    last = commits.commits_of(folder)[-1:]
+    log = commits.undo_path(folder, cursor["commit"])
+    return last == [cursor["commit"]] and not any(True for _ in read_log(log))
 
 
 def description(folder: Path, commit: Commit, streams: Sequence[Stream]) -> Iterator[str]:

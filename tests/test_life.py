@@ -210,6 +210,9 @@ def test_a_life_killed_between_checkpoints_is_the_same_life(
 ):
     is_time = lambda living: living.life.clock.env_steps >= after
     live_until_killed(monkeypatch, "killed", Living._learn, is_time)
+    if after == 200:
+        with pytest.raises(UserError, match="its replay is ahead of that"):
+            fingerprint(folder / "runs" / "killed")
     assert live("killed") == 0
     assert records(folder, "killed") == undisturbed[1]
 
