@@ -83,6 +83,6 @@ def lived_success_rates(
         if r.phase != phase:
             phase, before = r.phase, before + here
         here = r.phase_step
-        if not r.cut and before + here <= budget:
-            counted.append(r.extras.get("achievements", {}))
+        if not r.cut and before + here <= budget and "achievements" in r.extras:
+            counted.append(r.extras["achievements"])
     return success_rates(counted)
