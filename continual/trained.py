@@ -35,12 +35,14 @@ class Trained:
 
     Attributes:
       run: what it has recorded, up to now.
+      checkpoint: its name.
       clock: of the life when it was saved.
       agent: functions; `state`: what was learnt.
     """
 
     run: RecordedRun
     config: Config
+    checkpoint: str
     clock: Clock
     agent: Agent
     state: AgentState
@@ -57,7 +59,7 @@ class Trained:
 
     def make_env(self, task: str) -> GymWorld:
         """A world of the run, with the run's action repeat."""
-        task = self._known(task)
+        task = self.known(task)
         return GymWorld(make_world(task, repeat=repeat_of(task, self.config.collect)))
 
     def policy(
@@ -75,14 +77,15 @@ class Trained:
         Raises:
           UserError: the run has no such task or policy.
         """
-        task, names = self._known(task), self.agent.policies()
+        task, names = self.known(task), self.agent.policies()
         name = name or names[0]
         if name not in names or name == "random":
             raise UserError(f"policy {name!r}: {nearest(name, names)}")
         policy = self.agent.policy(lambda: self.state, task, name, action_mode, seed)
         return Actor(policy, self.agent.union.tasks[task].heads[0].name)
 
-    def _known(self, task: str) -> str:
+    def known(self, task: str) -> str:
+        """The full name of a task of the run. Raises UserError: it has no such task."""
         task = resolve_task(task)
         if task not in self.tasks:
             raise UserError(f"task {task!r} is not one of this run, {nearest(task, self.tasks)}")
@@ -180,4 +183,5 @@ def _load(path: Path, phase: int | None) -> tuple[Trained, Saved]:
         raise UserError(f"{folder.path}: has no checkpoint yet")
     agent = make_agent(config.agent, union({task: interface_of(task) for task in run.tasks}))
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
-    return Trained(run, config, saved.clock, agent, load_agent(saved, shapes)), saved
+    state = load_agent(saved, shapes)
+    return Trained(run, config, saved.path.name, saved.clock, agent, state), saved

@@ -21,6 +21,7 @@ from continual.files import write_atomically
 from continual.strict_yaml import dump
 from eval import plots, wording
 from eval.autopsy import DEFINITIONS, Autopsy, TaskAutopsy, load_autopsy
+from eval.calibration import judge_forks, load_calibration
 from eval.findings import Findings, find, normalised, to_json
 from eval.gate_behaviour import gate_curve
 from eval.gate_sums import GATE_SUMS
@@ -148,6 +149,7 @@ def _context(f: Findings) -> dict[str, Any]:
     gate_points = gate_curve(run.episodes)
     random = {o.task: o.random for o in f.outcomes}
     autopsy = load_autopsy(run.path)
+    calibration = load_calibration(run.path)
     return {
         "f": f,
         "run": run,
@@ -186,6 +188,10 @@ def _context(f: Findings) -> dict[str, Any]:
             if any(g.decisions for g in row)
         ],
         "policy_groups": list(_policy_groups(f)),
+        "calibration": [
+            (t.task, judge_forks(t.forks)) for t in (calibration.tasks if calibration else ())
+        ],
+        "forking": calibration,
         "autopsy": autopsy,
         "autopsy_definitions": DEFINITIONS,
         "transplants": [(t, _transplants(f, autopsy, t)) for t in autopsy.tasks] if autopsy else [],
