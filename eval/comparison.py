@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ from continual.errors import UserError
 from eval.findings import Findings, find
 from eval.judged import Metric
 from eval.matrix import Matrix, Vector
-from eval.run_folder import KeptPhase, RecordedRun, load_run
+from eval.run_folder import KeptPhase, load_run
 from eval.statistics import FEWEST_LIVES, Summary, holm, sign_flip_test, summarise
 
 SEED = 0  # of the intervals: the same runs give the same page
+
+_MANY = 4  # runs that are worth the start of processes
 
 # What says nothing of what a life is: settings that change no number, or name it.
 _ASIDE = ("seed", "variant", "scale", "log.", "checkpoint.", "evaluate.worlds")
@@ -110,14 +115,14 @@ class Comparison:
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Read runs, one at a time, and set them side by side.
+    """Read runs, a few at a time, and set them side by side.
 
     Raises:
       UserError: a folder is no run, two are the same life, or their plans are not the same.
     """
-    lives = [_life(load_run(folder)) for folder in folders]
-    if len(lives) < 2:
-        raise UserError(f"expected two runs or more, found {len(lives)}")
+    if len(folders) < 2:
+        raise UserError(f"expected two runs or more, found {len(folders)}")
+    lives = _load_all(folders)
     for life in lives[1:]:
         _refuse_another_plan(lives[0], life)
     groups = _groups(lives)
@@ -136,7 +141,17 @@ def _summary(values: Vector, rng: np.random.Generator) -> Summary:
     return summarise(defined, rng) if len(defined) else Summary(defined, reason="undefined")
 
 
-def _life(run: RecordedRun) -> Life:
+def _load_all(folders: Sequence[Path]) -> list[Life]:
+    """In processes of their own where there are many: reading records is all the work there is."""
+    workers = min(len(os.sched_getaffinity(0)), len(folders))
+    if len(folders) < _MANY or workers < 2:
+        return [_life(folder) for folder in folders]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_life, folders))
+
+
+def _life(folder: Path) -> Life:
+    run = load_run(folder)
     f = find(run)
     return Life(
         name=run.name,
