@@ -70,7 +70,7 @@ def find_branch(origin: Origin) -> Branch:
     if phase == 0:
         raise UserError(f"{origin.run}: no phase of it has ended yet, so there is nothing to go on")
     saved = find_checkpoint(folder.checkpoints, phase)
-    if saved is None or saved.clock.phase != phase + 1 or saved.clock.phase_step:
+    if saved is None or not saved.is_end_of(phase):
         raise UserError(f"{origin.run}: phase {phase} has not ended yet")
     return Branch(origin, saved, load_run(origin.run))
 

@@ -71,6 +71,10 @@ class Saved:
     manifest: Mapping[str, Any]
     passed_over: Mapping[Path, str] = field(default_factory=dict)
 
+    def is_end_of(self, phase: int) -> bool:
+        """Whether this is what a phase came to: nothing of the next one was lived yet."""
+        return self.clock.phase == phase + 1 and self.clock.phase_step == 0
+
 
 def save_checkpoint(
     folder: Path,

@@ -24,10 +24,6 @@ class Countdown(StatusLine):
         self._doing = ""
         self._last_done = time.monotonic()
 
-    def __enter__(self) -> Countdown:
-        super().__enter__()
-        return self
-
     def begin(self, doing: str) -> None:
         """What the pieces to come are for."""
         self._doing = doing

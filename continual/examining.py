@@ -18,7 +18,7 @@ from agent.agent import AgentState
 from agent.learner import update_key
 from agent.recovery import transplant
 from continual import seeding
-from continual.checkpoint import AGENT, ended_phases, find_checkpoint
+from continual.checkpoint import AGENT, ended_phases, find_checkpoint, load_agent
 from continual.collect import batch_schema
 from continual.envs.registry import make_world, resolve_task
 from continual.envs.world import World
@@ -74,21 +74,23 @@ def load_remains(path: Path) -> Remains:
     last = max(ended_phases(folder), default=0)
     if last == 0:
         raise UserError(f"{path}: no phase of it has ended yet")
+    shapes = jax.eval_shape(newest.agent.init, jax.random.key(0))
     params: dict[int, Mapping[str, Any]] = {}
-    agents = []
+    final, agents = newest, []
     for phase in range(1, last + 1):
         try:
             saved = find_checkpoint(folder, phase)
-            if saved is None or saved.clock.phase != phase + 1 or saved.clock.phase_step:
+            if saved is None or not saved.is_end_of(phase):
                 raise UserError(f"{folder}: no checkpoint of the end of phase {phase}")
-            params[phase] = load_trained(path, phase).state.learner.params
+            state = load_agent(saved, shapes)
+            params[phase] = state.learner.params
+            final = replace(newest, checkpoint=saved.path.name, clock=saved.clock, state=state)
             sha256 = saved.manifest["sha256"][AGENT]
             agents.append(Dissected(phase=phase, checkpoint=saved.path.name, agent_sha256=sha256))
         except UserError as error:
             agents.append(Dissected(phase=phase, reason=str(error)))
     if last not in params:
         raise UserError(agents[-1].reason)
-    final = load_trained(path, last)
     remains = Remains(path, final, last, params, tuple(agents))
     if not remains.old:
         raise UserError(

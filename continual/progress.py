@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from types import TracebackType
 from typing import TextIO
 
 from continual.config import Config
@@ -18,34 +17,18 @@ _WINDOW = 60.0  # seconds over which rates are taken
 _COMPILING = 2  # updates of a phase that may wait for a compiler
 
 
-class Progress:
+class Progress(StatusLine):
     """A tracker that prints. Time is what it shows, never what it changes."""
 
     def __init__(
         self, curriculum: NamedCurriculum, config: Config, out: TextIO, clock: Clock
     ) -> None:
+        super().__init__(out)
         self._curriculum, self._config = curriculum, config
-        self._status = StatusLine(out)
         self._now = clock
         self._doing = ""
         self._last_return = self._last_p = ""
         self._samples: deque[tuple[float, float, int]] = deque()  # seconds, decisions, updates
-
-    def __enter__(self) -> Progress:
-        self._status.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._status.__exit__(kind, error, trace)
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._status.say(text)
 
     def record(self, record: Record) -> None:
         if isinstance(record, EpisodeRecord) and record.split == "train":
@@ -69,13 +52,13 @@ class Progress:
             self._samples.append((now, clock.agent_steps, clock.updates))
             while now - self._samples[0][0] > _WINDOW:
                 self._samples.popleft()
-        self._status.show(self._line)
+        self.show(self._line)
 
     def judging(self, piece: Evaluate) -> None:
         doing = f"judging {piece.policy} on {piece.task} ({piece.when})"
         is_new, self._doing = doing != self._doing, doing
         self._samples.clear()  # judging is no measure of how fast life goes
-        self._status.show(self._line, at_once=is_new and self._status.is_live)
+        self.show(self._line, at_once=is_new and self.is_live)
 
     def saved(self) -> None:
         """Nothing that a person waits for."""

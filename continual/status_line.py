@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.status import Status
@@ -22,7 +22,7 @@ class StatusLine:
         self._status: Status | None = None
         self._last_shown = time.monotonic()
 
-    def __enter__(self) -> StatusLine:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._status = self._console.status("starting")
             self._status.start()

@@ -47,7 +47,7 @@ def test_a_terminal_shows_at_once_what_is_judged_next(seconds, monkeypatch):
     with Progress(CURRICULUM, Config(), Terminal(), Clock()) as shown:
         for piece, policy in ((FIRST, "gated"), (SECOND, "random")):
             shown.judging(piece)
-            assert f"judging {policy} on toy/reach" in shown._status.shown
+            assert f"judging {policy} on toy/reach" in shown.shown
 
 
 def test_how_long_it_takes_is_told_from_updates_only(seconds):
