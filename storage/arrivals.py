@@ -23,8 +23,7 @@ class Arrivals:
     """Rows of N worlds that wait, checked and copied.
 
     Attributes:
-      count: of each world.
-      most: that should wait.
+      most: rows of each world that should wait.
     """
 
     def __init__(self, worlds: int, schema: Schema, large: Collection[str]) -> None:
@@ -33,7 +32,6 @@ class Arrivals:
           schema: two columns or more besides our own, which no caller gives.
           large: names of columns that are handed out as bytes, row by row.
         """
-        self.count = 0
         self._worlds = worlds
         self._given = given = {
             name: ((worlds, *column.shape), np.dtype(column.dtype))
@@ -48,22 +46,23 @@ class Arrivals:
         self._record = np.dtype([(n, given[n][1], given[n][0]) for n in self._small])
         self._records: list[bytes] = []
         self._large: dict[str, list[bytes]] = {n: [] for n in names if n in large}
-        self._steps: list[int] = []
-        self._writes: list[int] = []
         nbytes = worlds * sum(schema[name].nbytes for name in names)
         self.most = min(MOST_ROWS, max(1, MOST_BYTES // nbytes))
+
+    @property
+    def count(self) -> int:
+        """Rows of each world that wait."""
+        return len(self._records)
 
     def check(self, rows: Mapping[str, np.ndarray]) -> None:
         """Raises ValueError: what `add` would refuse."""
         check_rows(rows, self._given)
 
-    def add(self, rows: Mapping[str, np.ndarray], step: int, writes: int) -> None:
+    def add(self, rows: Mapping[str, np.ndarray]) -> None:
         """Take one row of each world.
 
         Args:
           rows: name -> [N, …] for every column but our own; copied.
-          step: append index of world 0's row; the other worlds' follow.
-          writes: batches written back so far.
         Raises:
           ValueError: a column is missing, is not of the schema, or has another shape or dtype;
             nothing was added.
@@ -88,15 +87,9 @@ class Arrivals:
             self._records.append(b"".join(values))
         except (BufferError, TypeError, ValueError):  # some are views with gaps
             self._records.append(b"".join([value.tobytes() for value in values]))
-        self._steps.append(step)
-        self._writes.append(writes)
-        self.count += 1
 
     def columns(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, [N, K, …] the K rows that wait), our own columns included."""
-        steps, writes = np.array(self._steps, np.int64), np.array(self._writes, np.int64)
-        yield STEP, steps + np.arange(self._worlds)[:, None]
-        yield WRITTEN, np.broadcast_to(writes, (self._worlds, self.count))
+        """(name, [N, K, …] the K rows that wait), but for large columns."""
         if self._small:
             records = np.frombuffer(b"".join(self._records), self._record)
             for name in self._small:
@@ -114,6 +107,3 @@ class Arrivals:
         """They are where they belong."""
         for waiting in (self._records, *self._large.values()):
             waiting.clear()
-        self._steps.clear()
-        self._writes.clear()
-        self.count = 0

@@ -13,19 +13,28 @@ from storage import files
 from storage.batch import LATENT, Schema
 from storage.zarr_files import chunk_name, fill_value
 
-SMALLEST, LARGEST = 128, 4096  # rows of a block over all worlds
+SMALLEST, LARGEST = 128, 4096  # rows of a block over all worlds, of which small rows may have more
+ROOMY = 2**21  # bytes of a block up to which more rows cost nothing but room on the disk
 
 
-def block_length(capacity: float, worlds: int, least: int = 8) -> int:
+def block_length(
+    capacity: float, worlds: int, least: int = 8, of_small_rows: int | None = None
+) -> int:
     """Rows of each world in a block of a stream.
 
     A 64th of the capacity over all worlds, so that dropping whole blocks stays fine-grained in a
-    small replay, within [SMALLEST, LARGEST]; never under `least` for each world.
+    small replay, within [SMALLEST, LARGEST]; never under `least` for each world. Where blocks are
+    a matter of files alone, small rows have up to an eighth of the capacity in one: a file costs
+    the same to make, to sync and to delete, however much is in it.
 
     Args:
       capacity: in rows.
+      of_small_rows: bytes of a row, where a row can go before its block does.
     """
-    return max(int(min(max(capacity / 64, SMALLEST), LARGEST)) // worlds, least)
+    rows = min(max(capacity / 64, SMALLEST), LARGEST)
+    if of_small_rows is not None:
+        rows = max(rows, min(ROOMY / of_small_rows, capacity / 8))
+    return max(int(rows) // worlds, least)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The chunk files of one stream: written by system calls, read in place through maps."""
+"""The chunk files of one stream: written and read by system calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 from storage import files
 from storage.batch import STEP
 from storage.block import Layout, checksum
-from storage.memory import MappedFile, MappedFiles
+from storage.open_files import Key, OpenFile, OpenFiles
+
+_PART = 2**20  # bytes that are summed up at a time
 
 _owners = itertools.count()
 
@@ -33,10 +35,10 @@ class ChunkFiles:
     Errors of the disk come out as UserErrors.
     """
 
-    def __init__(self, layout: Layout, maps: MappedFiles) -> None:
+    def __init__(self, layout: Layout, opened: OpenFiles) -> None:
         self._layout = layout
-        self._maps = maps
-        self._owner = next(_owners)  # of maps; a folder would do, and takes long to compare
+        self._files = opened
+        self._owner = next(_owners)  # of open files; a folder would do, and takes long to compare
         self._nbytes = {name: column.nbytes for name, column in layout.schema.items()}
         self._open: dict[str, tuple[Path, int]] = {}  # of the block that is being filled
         self._open_block = -1
@@ -74,9 +76,9 @@ class ChunkFiles:
         return delete
 
     def leave(self, names: Sequence[str], index: int) -> None:
-        """Keep no map or descriptor of a block."""
+        """Keep no descriptor of a block."""
         for name in names:
-            self._maps.forget((self._owner, name, index))
+            self._files.forget((self._owner, name, index))
         if index == self._open_block:
             self.close()
 
@@ -118,11 +120,11 @@ class ChunkFiles:
         Raises:
           UserError: a file was cut, or its disk cannot read it.
         """
-        maps, length, size = self._maps, out.shape[1], self._layout.length
-        nbytes, key = self._nbytes[name], (self._owner, name)
-        maps.look()
-        found: dict[int, MappedFile] = {}
-        copies = []
+        length, size, nbytes = out.shape[1], self._layout.length, self._nbytes[name]
+        owner, opened, make = self._owner, self._files, self._make_file
+        flat = out.data.cast("B")
+        found: dict[int, OpenFile] = {}
+        pieces = []
         for world, row, b in zip(worlds.tolist(), rows.tolist(), at.tolist(), strict=True):
             done = 0
             while done < length:
@@ -130,23 +132,30 @@ class ChunkFiles:
                 count = min(length - done, size - first)
                 file = found.get(index)
                 if file is None:
-                    file = found[index] = maps.get((*key, index), self._map)
-                file.ask((world * size + first) * nbytes, count * nbytes, maps.epoch)
-                copies.append(
-                    (out[b, done : done + count], file.values[world, first : first + count])
-                )
+                    file = found[index] = opened.get((owner, name, index), make)
+                place = (b * length + done) * nbytes
+                into = flat[place : place + count * nbytes]
+                pieces.append((file, into, (world * size + first) * nbytes))
                 done += count
-        # A copy leaves nothing else in the processor's cache, so they all come last.
-        for into, values in copies:
-            into[:] = values
+        opened.read(pieces)
 
     def checksum(self, name: str, index: int, count: int) -> int:
         """Of the first rows of a block, world by world."""
-        maps, nbytes, length = self._maps, self._nbytes[name], self._layout.length
-        file = maps.get((self._owner, name, index), self._map)
+        return checksum(self._parts(name, index, count))
+
+    def _parts(self, name: str, index: int, count: int) -> Iterator[np.ndarray]:
+        """The bytes of the first rows of a block, world by world and not all at once."""
+        file = self._files.get((self._owner, name, index), self._make_file)
+        nbytes = self._nbytes[name]
+        buffer = np.empty(min(_PART, count * nbytes), np.uint8)
         for world in range(self._layout.worlds):
-            file.ask(world * length * nbytes, count * nbytes, maps.epoch)
-        return checksum(file.values[:, :count])
+            start = world * self._layout.length * nbytes
+            stop = start + count * nbytes
+            while start < stop:
+                part = buffer[: stop - start]
+                files.read_at(file.path, file.descriptor, part.data, start)
+                yield part
+                start += len(part)
 
     def read(self, name: str, world: int, row: int, count: int) -> np.ndarray:
         """[count, …] rows of a world, copied."""
@@ -228,7 +237,6 @@ class ChunkFiles:
         self._unsynced.add(path)
         return self._open[name]
 
-    def _map(self, key: tuple[int, str, int]) -> MappedFile:
+    def _make_file(self, key: Key) -> OpenFile:
         _, name, index = key
-        path, dtype = self._layout.path(name, index), self._layout.schema[name].dtype
-        return MappedFile(path, dtype, self._layout.shape(name))
+        return OpenFile(self._layout.path(name, index), self._layout.nbytes(name))

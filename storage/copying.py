@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from storage import commits, files, memory
+from storage import commits, files
 from storage.block import Block, Layout
 from storage.chunks import ChunkFiles
 from storage.history import History
+from storage.open_files import OpenFiles
 from storage.zarr_files import COMMITS, StreamId, StreamMetadata, create_store
 
 
@@ -57,7 +58,7 @@ def bring_stream(
       UserError: there is no room, say.
     """
     theirs, ours = commits.layout_of(source, state), commits.layout_of(target, state)
-    chunks = ChunkFiles(ours, memory.MappedFiles())
+    chunks = ChunkFiles(ours, OpenFiles())
     chunks.create_folders()
     for block in commits.blocks_of(state).values():
         is_full = block.rows == ours.length

@@ -1,7 +1,7 @@
 """All that the replay asks of a disk; whatever a disk can do wrong comes out here, in one line.
 
-Files are written by system calls, which fail with an error where a map would end the process.
-`storage.memory` has those that are read in place.
+Files are written and read by system calls, which fail with an error where a map would end the
+process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from continual.errors import UserError
 from continual.files import replace_file, sync_path
 
-# What maps of another machine's changes do not see, or locks do not hold on.
+# Where another machine's changes are seen late, or locks do not hold.
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "glusterfs", "beegfs", "gpfs", "afs"}
 NETWORK |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
 
@@ -55,6 +55,11 @@ def open_for_writing(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
 
+def open_for_reading(path: Path) -> int:
+    with named(path, "open"):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 @contextlib.contextmanager
 def closing(descriptor: int) -> Iterator[int]:
     try:
@@ -89,6 +94,24 @@ def write_all_at(path: Path, descriptor: int, parts: Sequence[memoryview], offse
     if done < sum(len(part) for part in parts):
         rest = np.frombuffer(b"".join(parts)[done:], np.uint8)
         write_at(path, descriptor, rest, offset + done)
+
+
+def read_at(path: Path, descriptor: int, into: memoryview, offset: int) -> None:
+    """Fill `into` with the bytes of a file from `offset` on.
+
+    Raises:
+      UserError: the file ends before, or its disk cannot read it.
+    """
+    try:
+        done = os.preadv(descriptor, (into,), offset)
+        while done < len(into):
+            more = os.preadv(descriptor, (into[done:],), offset + done)
+            if not more:
+                size, expected = os.fstat(descriptor).st_size, offset + len(into)
+                raise UserError(f"{path} has {size} bytes, expected {expected} or more")
+            done += more
+    except OSError as error:
+        raise _failed(path, f"read bytes {offset} to {offset + len(into)}", error) from error
 
 
 def append_or_nothing(path: Path, descriptor: int, size: int, content: bytes) -> int:
@@ -184,7 +207,7 @@ def delete_file(path: Path) -> None:
 
 
 def refuse_network(folder: Path) -> None:
-    """Raises UserError: the folder lies where maps and locks cannot be relied on."""
+    """Raises UserError: the folder lies where writes and locks cannot be relied on."""
     kind = filesystem_of(folder)
     if kind in NETWORK:
         raise UserError(

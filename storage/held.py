@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from continual.errors import UserError
-from storage import memory, retention
+from storage import retention
 from storage.batch import Schema
 from storage.block import Layout, block_length
 from storage.mirror import mirrored, nbytes_of
+from storage.open_files import OpenFiles
 from storage.sampling import Runs, make_runs
 from storage.stream import Stream
 from storage.zarr_files import StreamId
@@ -73,14 +74,16 @@ class Held:
       rows: ever appended.
     """
 
-    def __init__(self, folder: Path, capacity: Capacity, maps: memory.MappedFiles) -> None:
+    def __init__(self, folder: Path, capacity: Capacity, opened: OpenFiles) -> None:
         self.streams: dict[StreamId, Stream] = {}
         self.rows = 0
         self._folder = folder
         self._capacity = capacity
-        self._maps = maps
+        self._files = opened
         self._is_exact = capacity.is_exact
-        self._evict_at = 0
+        self._evict_when = (
+            capacity.size if capacity.is_exact else math.inf
+        )  # so many rows are there
         self._last: tuple[StreamId | None, Stream] = None, None  # type: ignore[assignment]
         self._runs: tuple[tuple[int, int, int], Runs] | None = None  # of the last call
 
@@ -92,7 +95,8 @@ class Held:
         """
         capacity = self._capacity
         of_row = capacity.of_row(columns)
-        length = block_length(capacity.size / of_row, worlds, capacity.block_rows)
+        row_bytes = nbytes_of(columns) if capacity.is_exact else None
+        length = block_length(capacity.size / of_row, worlds, capacity.block_rows, row_bytes)
         block = length * worlds * of_row
         if (
             capacity.keep.is_bounded
@@ -111,19 +115,19 @@ class Held:
     def stream(self, stream: StreamId, layout: Layout) -> Stream:
         """A stream in memory; reads and writes nothing."""
         small = mirrored(layout.schema, self._capacity.in_rows(layout.schema), MIRROR)
-        return Stream(stream, layout, small, self._maps)
+        return Stream(stream, layout, small, self._files)
 
     def append(self, stream: StreamId, rows: Mapping[str, np.ndarray], writes: int) -> None:
         """Add one row in each world, and let go what no longer fits; see `Stream.append`."""
         if stream is not self._last[0]:
+            self.settle()
             self._last = stream, self.streams[stream]
         into = self._last[1]
         begins = into.append(rows, self.rows, writes)
         self.rows += into.worlds
-        if self._is_exact:
-            if self.rows - self._capacity.size > self._evict_at:
-                self._evict_old()
-        elif begins:
+        if self.rows > self._evict_when:
+            self._evict_old()
+        if begins and not self._is_exact:
             self._make_room(into)
 
     def oldest(self, ahead: int = 0) -> int:
@@ -163,17 +167,20 @@ class Held:
 
     def _evict_old(self) -> None:
         """Let blocks go that hold no row of the newest."""
+        self.settle()
         oldest = self.oldest()
-        self._evict_at = self.rows
+        evict_at = self.rows
         for stream in self.streams.values():
             for block in list(stream.blocks.values()):
                 if block.rows == 0 or block.newest >= oldest:
-                    self._evict_at = min(self._evict_at, max(block.newest, oldest))
+                    evict_at = min(evict_at, max(block.newest, oldest))
                     break
                 stream.evict(block.index)
+        self._evict_when = evict_at + self._capacity.size
 
     def _make_room(self, filling: Stream) -> None:
         """Let blocks go, by the rule, until the block that was begun has room to fill."""
+        self.settle()
         streams, capacity = list(self.streams.values()), self._capacity
         begun = next(reversed(filling.blocks))
         blocks = [

@@ -17,8 +17,8 @@ from storage.batch import STEP
 from storage.checks import read_checked
 from storage.commits import Commit
 from storage.files import sizes_below
-from storage.memory import MappedFiles
 from storage.mirror import nbytes_of
+from storage.open_files import OpenFiles
 from storage.stream import Stream
 from storage.undo import read_log
 from storage.zarr_files import StreamId
@@ -62,7 +62,7 @@ def open_commit(folder: Path) -> tuple[Commit, list[Stream]]:
     streams = []
     for state in commit.streams:
         layout = commits.layout_of(folder, state)
-        stream = Stream(StreamId(state["phase"], state["task"]), layout, (), MappedFiles())
+        stream = Stream(StreamId(state["phase"], state["task"]), layout, (), OpenFiles())
         stream.rows, stream.blocks = state["rows"], commits.blocks_of(state)
         streams.append(stream)
     return commit, streams

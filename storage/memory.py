@@ -1,32 +1,15 @@
-"""Memory that is more than an array: files read in place, address space, buffers used again.
-
-The pages of a map are asked for before they are touched: one that a disk cannot give, or that a cut
-file no longer has, would otherwise end the process with SIGBUS.
-"""
+"""Memory that is more than an array: address space, and buffers that are used again."""
 
 from __future__ import annotations
 
-import errno
 import math
 import mmap
-import os
-import resource
 import sys
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
-from continual.errors import UserError
-from storage.files import check_file, expect_size, named
-
-Key = tuple[int, str, int]  # of a map: owner, name, block
-_POPULATE_READ = 22  # MADV_POPULATE_READ: maps pages, or says EFAULT where touching them would kill
 _NO_RESERVE = 0x4000  # MAP_NORESERVE: address space that is not counted as memory
 _PAGE = mmap.PAGESIZE
-_PIECE = 64 * _PAGE  # of a map that is asked for at once
 
 
 class Memory:
@@ -48,106 +31,6 @@ class Memory:
         first, last = -(-start // _PAGE) * _PAGE, (start + part.nbytes) // _PAGE * _PAGE
         if last > first:
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-class MappedFile:
-    """A file that is read in place.
-
-    Attributes:
-      values: all of it, read-only, in its shape; `look` and `ask` before every use.
-    """
-
-    def __init__(self, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-        expected = math.prod(shape) * np.dtype(dtype).itemsize
-        check_file(path, expected)
-        with named(path, "read"):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._map = mmap.mmap(descriptor, expected, prot=mmap.PROT_READ)
-            finally:
-                os.close(descriptor)
-        self._path = path
-        self.values: np.ndarray = np.frombuffer(self._map, dtype).reshape(shape)
-        self._asked, self._epoch = bytearray(), -1
-
-    def look(self) -> None:
-        """Raises UserError: the file was cut."""
-        if self._map.size() != len(self._map):
-            expect_size(self._path, self._map.size(), len(self._map))
-
-    def ask(self, start: int, nbytes: int, epoch: int) -> None:
-        """Have bytes in memory before they are touched.
-
-        Args:
-          epoch: what was in memory in the same epoch still is.
-        Raises:
-          UserError: the file was cut, or its disk cannot read it.
-        """
-        if epoch != self._epoch:
-            self._asked, self._epoch = bytearray(-(-len(self._map) // _PIECE)), epoch
-        first, last = start // _PIECE, -(-(start + nbytes) // _PIECE)
-        if self._asked.find(0, first, last) < 0:
-            return
-        stop = min(last * _PIECE, len(self._map))
-        try:
-            self._map.madvise(_POPULATE_READ, first * _PIECE, stop - first * _PIECE)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # which a kernel before 5.14 says
-                raise UserError(
-                    f"{self._path}: cannot read bytes {start} to {start + nbytes}: "
-                    f"{error.strerror}; its disk fails, or the file was cut"
-                ) from error
-        self._asked[first:last] = b"\1" * (last - first)
-
-
-class MappedFiles:
-    """The maps used last. Each costs a descriptor, of which a process has few.
-
-    Attributes:
-      epoch: counts the times that this process found pages gone from memory.
-    """
-
-    def __init__(self, most: int = 512) -> None:
-        self.epoch = 0
-        self._faults = 0
-        self._most = most
-        self._maps: OrderedDict[Key, MappedFile] = OrderedDict()
-        self._lock = threading.Lock()  # a prefetch reads while the life goes on
-
-    def look(self) -> None:
-        """Begin an epoch if the system took pages back since the last look, to be asked for anew.
-
-        While everything fits into memory, nobody waits for a disk and nothing is asked for twice.
-        """
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-        if faults != self._faults:
-            self._faults = faults
-            self.epoch += 1
-
-    def get(self, key: Key, make: Callable[[Key], MappedFile]) -> MappedFile:
-        """The map of a file; made where there is none.
-
-        Raises:
-          UserError: the file is not whole, or its disk cannot read it.
-        """
-        with self._lock:
-            found = self._maps.get(key)
-            if found is None:
-                found = self._maps[key] = make(key)
-                if len(self._maps) > self._most:
-                    self._maps.popitem(last=False)
-            else:
-                self._maps.move_to_end(key)
-        found.look()
-        return found
-
-    def forget(self, key: Key) -> None:
-        with self._lock:
-            self._maps.pop(key, None)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._maps.clear()
 
 
 class Buffers:

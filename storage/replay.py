@@ -24,6 +24,7 @@ from storage.copying import fork_replay
 from storage.held import Capacity, Held
 from storage.history import History
 from storage.mirror import nbytes_of
+from storage.open_files import OpenFiles
 from storage.prefetch import Prefetch
 from storage.sampling import draw_where
 from storage.staging import Home, has_commit
@@ -68,12 +69,12 @@ class Replay:
         self._tasks = tuple(tasks)
         self._draw = draw
         self._home = home
-        self._maps = memory.MappedFiles()
+        self._files = OpenFiles()
         self._prefetch = Prefetch()
         self._history = History(folder)
         self._is_settled = is_new
         self._buffers = memory.Buffers()
-        self._hold(Held(folder, capacity, self._maps), 0, {})
+        self._hold(Held(folder, capacity, self._files), 0, {})
 
     # Filling
 
@@ -255,7 +256,7 @@ class Replay:
             self._home.go_back(cursor)
             if cursor is not None and not has_commit(self._folder, cursor):
                 self._home.fetch(self._folder)
-        held = Held(self._folder, self._capacity, self._maps)
+        held = Held(self._folder, self._capacity, self._files)
         commit = self._history.find(cursor) if cursor is not None else None
         if commit is None:
             self._hold(held, 0, {})
@@ -283,7 +284,7 @@ class Replay:
             self._prefetch.close()
             os.close(self._lock)
             self._lock = None
-        self._hold(Held(self._folder, self._capacity, self._maps), 0, {})
+        self._hold(Held(self._folder, self._capacity, self._files), 0, {})
 
     # Inside
 
@@ -300,7 +301,7 @@ class Replay:
         self._history.close()
         for stream in self._streams:
             stream.close()
-        self._maps.clear()
+        self._files.clear()
 
     def _stream_tasks(self) -> list[int]:
         return [self._tasks.index(stream.id.task) for stream in self._streams]

@@ -14,13 +14,14 @@ from typing import Any
 
 from continual.errors import UserError
 from continual.files import LOCK
-from storage import commits, files, memory
+from storage import commits, files
 from storage.batch import STEP
 from storage.block import Block, Layout
 from storage.commits import Commit
 from storage.copying import bring_stream
 from storage.held import Capacity, Held
 from storage.history import History
+from storage.open_files import OpenFiles
 from storage.stream import Stream
 from storage.undo import read_log
 from storage.zarr_files import COMMITS, StreamId, create_store, has_store
@@ -76,7 +77,7 @@ class Home:
           UserError: it does not have that commit, or is damaged.
         """
         commit = self._history.find(cursor) if cursor is not None else None
-        held = Held(self._folder, self._capacity, memory.MappedFiles())
+        held = Held(self._folder, self._capacity, OpenFiles())
         if commit is not None:
             held = self._held(commit)
             for stream in held.streams.values():
@@ -120,12 +121,12 @@ class Home:
 
     def _held(self, commit: Commit) -> Held:
         """The streams of a commit as they lie at home."""
-        held = Held(self._folder, self._capacity, memory.MappedFiles())
+        held = Held(self._folder, self._capacity, OpenFiles())
         held.rows = commit.rows
         for state in commit.streams:
             stream = StreamId(state["phase"], state["task"])
             layout = commits.layout_of(self._folder, state)
-            held.streams[stream] = Stream(stream, layout, (STEP,), memory.MappedFiles())
+            held.streams[stream] = Stream(stream, layout, (STEP,), OpenFiles())
             held.streams[stream].rows = state["rows"]
             held.streams[stream].blocks = commits.blocks_of(state)
         return held

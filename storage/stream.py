@@ -13,8 +13,8 @@ from storage.batch import STEP, WRITTEN
 from storage.block import Block, Layout, checksum
 from storage.checks import check_files, read_checked
 from storage.chunks import ChunkFiles
-from storage.memory import MappedFiles
 from storage.mirror import Mirror
+from storage.open_files import OpenFiles
 from storage.undo import Old
 from storage.zarr_files import StreamId, StreamMetadata
 
@@ -30,7 +30,7 @@ class Stream:
     """
 
     def __init__(
-        self, stream: StreamId, layout: Layout, small: Sequence[str], maps: MappedFiles
+        self, stream: StreamId, layout: Layout, small: Sequence[str], opened: OpenFiles
     ) -> None:
         self.id = stream
         self.layout = layout
@@ -41,12 +41,13 @@ class Stream:
         self.schema = schema = layout.schema
         self._mirror = Mirror({n: schema[n] for n in small}, self.worlds, 4 * self.length)
         self._large = [name for name in schema if name not in small]
-        self._chunks = ChunkFiles(layout, maps)
+        self._chunks = ChunkFiles(layout, opened)
         self._background = Background(is_used=bool(self._large))
         self._retired: set[int] = set()  # evicted blocks whose files are still there
         self._arrivals = Arrivals(self.worlds, schema, self._large)
         self._filled = Block(-1)  # takes rows as long as there are fewer than
         self._full_at = 0
+        self._step = self._writes = 0  # of the newest row
         attributes = {"phase": stream.phase, "task": stream.task}
         self._metadata = StreamMetadata(layout.folder, schema, self.worlds, self.length, attributes)
 
@@ -62,18 +63,18 @@ class Stream:
 
         Args:
           rows: name -> [N, …] for every column but our own; copied.
-          step: append index of world 0's row; the other worlds' follow.
-          writes: batches written back so far, which dates the latents.
+          step: append index of world 0's row; the other worlds' follow. From one `settle` to the
+            next there are no rows of another stream between.
+          writes: batches written back so far, which dates the latents; the same until `settle`.
 
         Raises:
           ValueError: a column is missing, is not of the schema, or has another shape or dtype.
           UserError: the disk is full or fails. In either case nothing was added.
         """
         begins = self.rows >= self._full_at and self._make_room(rows, step)
-        self._arrivals.add(rows, step, writes)
-        self._filled.rows += 1
-        self._filled.newest = step + self.worlds - 1
+        self._arrivals.add(rows)
         self.rows += 1
+        self._step, self._writes = step, writes
         return begins
 
     def settle(self) -> None:
@@ -81,12 +82,17 @@ class Stream:
         count = self._arrivals.count
         if not count:
             return
-        first = self.rows - count
+        new, columns = slice(self.rows - count, self.rows), self._mirror.columns
         for name, values in self._arrivals.columns():
-            if name in self._mirror.columns:
-                self._mirror.columns[name][:, first : first + count] = values
+            columns[name][:, new] = values
         for name, cells in self._arrivals.large_columns():
-            self._chunks.write_cells(name, *divmod(first, self.length), cells)
+            self._chunks.write_cells(name, *divmod(new.start, self.length), cells)
+        stop = self._step + self.worlds
+        columns[STEP][:, new] = np.arange(stop - count * self.worlds, stop).reshape(count, -1).T
+        if WRITTEN in columns:
+            columns[WRITTEN][:, new] = self._writes
+        self._filled.rows += count
+        self._filled.newest = stop - 1
         self._arrivals.clear()
 
     def evict(self, index: int) -> None:

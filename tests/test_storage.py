@@ -13,6 +13,7 @@ import zarr
 
 from continual.errors import UserError
 from storage import FRAMES, Column, StreamId
+from storage.block import block_length
 from tests.storage_cases import (
     CRAFTER,
     CRAFTER_SCHEMA,
@@ -366,6 +367,25 @@ def test_disk_stays_bounded_over_ten_times_the_capacity(folder):
             assert sizes_on_disk(folder) <= bound
     assert sizes_on_disk(folder) > capacity * nbytes / 2
     replay.close()
+
+
+@pytest.mark.parametrize(
+    ("capacity", "worlds", "row", "expected"),
+    [
+        (200_000, 1, 12_300, 3125),  # pictures: a 64th of the capacity
+        (10**6, 1, 12_300, 4096),
+        (200_000, 1, 118, 17_772),  # small rows: 2 MiB of them
+        (200_000, 1, None, 3125),  # unless rows go by blocks
+        (2000, 1, 118, 250),  # or the replay is small
+        (500, 1, 118, 128),
+        (200_000, 16, 118, 1110),  # over all worlds
+        (500, 32, 118, 8),
+    ],
+)
+def test_blocks_are_small_beside_the_capacity_and_no_smaller_than_is_of_use(
+    capacity, worlds, row, expected
+):
+    assert block_length(capacity, worlds, of_small_rows=row) == expected
 
 
 # Surviving

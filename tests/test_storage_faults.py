@@ -17,7 +17,6 @@ import zarr
 from continual.errors import UserError
 from storage import FRAMES
 from storage.files import filesystem_of
-from storage.memory import MappedFile
 from tests.storage_cases import (
     CRAFTER,
     CRAFTER_SCHEMA,
@@ -337,21 +336,22 @@ def test_a_file_that_is_cut_while_it_is_sampled_is_an_error_and_no_signal(folder
     fill(replay, CRAFTER, CRAFTER_SCHEMA, 60)
     replay.sample(np.random.default_rng(0), 8, 40, UNION)
     os.truncate(folder / CRAFTER.name / FRAMES / "c.0.0.0.0.0", 4096)
-    with pytest.raises(UserError, match=r"c.0.0.0.0.0 has 4096 bytes, expected 1572864"):
+    with pytest.raises(UserError, match=r"c.0.0.0.0.0 has 4096 bytes, expected \d+ or more"):
         replay.sample(np.random.default_rng(0), 8, 40, UNION)
     replay.close()
 
 
-def test_a_page_that_cannot_be_read_is_an_error_and_no_signal(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(8 * 2**20))
-    mapped = MappedFile(path, "uint8", (8 * 2**20,))
-    mapped.ask(0, 2**20, epoch=0)
-    os.truncate(path, 2**20)
-    monkeypatch.setattr("storage.memory.expect_size", lambda *_: None)  # its size had been right
-    mapped.ask(0, 2**20, epoch=0)
-    with pytest.raises(UserError, match=r"file: cannot read bytes 2097152 to 3145728: Bad address"):
-        mapped.ask(2**21, 2**20, epoch=0)
+def test_a_page_that_cannot_be_read_is_an_error_and_no_signal(folder, monkeypatch):
+    replay = open_at(folder)
+    fill(replay, CRAFTER, CRAFTER_SCHEMA, 60)
+    expected = replay.sample(np.random.default_rng(0), 8, 40, UNION)
+    with monkeypatch.context() as patch:
+        break_call(patch, "preadv", errno.EIO)
+        with pytest.raises(UserError, match=r"cannot read bytes \d+ to \d+: Input/output error"):
+            replay.sample(np.random.default_rng(0), 8, 40, UNION)
+    again = replay.sample(np.random.default_rng(0), 8, 40, UNION)
+    np.testing.assert_array_equal(again.frames, expected.frames)
+    replay.close()
 
 
 def test_a_zeroed_page_of_a_column_in_memory_is_found_at_the_next_start(folder):

@@ -47,7 +47,7 @@ class ReplayMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("storage.held.block_length", lambda capacity, worlds, least: 3)
+        self.patch.setattr("storage.held.block_length", lambda *_: 3)
         self.folder = tempfile.TemporaryDirectory()
         self.model = Model()
         self.commits: list[tuple[dict, Model]] = []
