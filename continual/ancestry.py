@@ -11,6 +11,7 @@ from typing import Any
 
 from continual import resources
 from continual.config import Config, resolve_config
+from continual.dotted import leaves
 from continual.errors import UserError
 from continual.rundir import RunFolder
 from continual.strict_yaml import load, shown
@@ -115,26 +116,17 @@ def config_of(run: Path) -> Config:
 def _changed(config: Config) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of what a config sets besides its scale and variant."""
     plain = resolve_config({"scale": config.scale, "variant": config.variant}, config.scale)
-    yield from _differences(
-        plain.model_dump(mode="json", by_alias=True), config.model_dump(mode="json", by_alias=True)
-    )
-
-
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of `new` that is not so in `old`."""
-    if isinstance(new, Mapping) and new:
-        there = old if isinstance(old, Mapping) else {}
-        for name, value in new.items():
-            yield from _differences(there.get(name), value, f"{key}.{name}" if key else name)
-    elif new != old:
-        yield key, new
+    was = leaves(plain.model_dump(mode="json", by_alias=True))
+    for key, value in leaves(config.model_dump(mode="json", by_alias=True)).items():
+        if value != was.get(key):
+            yield key, value
 
 
 def _sections(chosen: str, kind: str) -> set[str]:
     """What a scale or variant speaks of."""
     file = resources.find(chosen, f"configs.{kind}")
     content = load(resources.read_text(file), str(file)).value
-    return {_section(key) for key, _ in _differences({}, content)}
+    return {_section(key) for key in leaves(content)}
 
 
 def _section(key: str) -> str:

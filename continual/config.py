@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from agent.config import AgentConfig
 from continual import resources
+from continual.dotted import leaves
 from continual.envs.registry import resolve_key
 from continual.errors import UserError
 from continual.overrides import apply_overrides
@@ -162,19 +163,8 @@ def check_name(name: str) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """`key.path: old there, new here` for every leaf in which two configs differ."""
-    flat_old, flat_new = dict(_flat(old)), dict(_flat(new))
+    flat_old, flat_new = leaves(old, in_lists=True), leaves(new, in_lists=True)
     for key in sorted(flat_old.keys() | flat_new.keys()):
         a, b = flat_old.get(key, "nothing"), flat_new.get(key, "nothing")
         if a != b:
             yield f"{key}: {a} there, {b} here"
-
-
-def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(tree, list | tuple) and tree:
-        for index, value in enumerate(tree):
-            yield from _flat(value, f"{path}[{index}]")
-    else:
-        yield path, tree

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from continual.dotted import leaves
 from continual.errors import UserError
 from eval.findings import Findings, find
 from eval.judged import Metric
@@ -158,7 +159,7 @@ def _life(folder: Path) -> Life:
         seed=run.seed,
         variant=run.variant,
         headline=f.headline,
-        settings={k: v for k, v in _flat(run.config) if not k.startswith(_ASIDE)},
+        settings={k: v for k, v in leaves(run.config).items() if not k.startswith(_ASIDE)},
         plan=run.plan,
         tasks=run.tasks,
         unfinished=run.unfinished,
@@ -245,13 +246,3 @@ def _differences(
         d = found[i]
         found[i] = Difference(d.label, d.metric, d.seeds, d.differences, float(p))
     return found
-
-
-def _flat(tree: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        return [
-            leaf
-            for key, value in tree.items()
-            for leaf in _flat(value, f"{path}.{key}" if path else str(key))
-        ]
-    return [(path, tree)]
