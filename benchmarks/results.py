@@ -30,8 +30,10 @@ from studies import STUDIES, Piece, Study
 from continual.cli import run_door
 from continual.errors import UserError, nearest
 from continual.files import write_atomically
+from eval.compare_page import write_comparison
+from eval.findings import find
 from eval.records import EpisodeRecord, TrainRecord, load_records
-from eval.run_folder import load_run
+from eval.run_folder import RecordedRun, load_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS, RUNS = ROOT / "docs" / "results", ROOT / "runs" / "results"
@@ -39,16 +41,15 @@ LAST = 10  # training episodes that count as the end
 
 
 def curriculum_of(piece: Piece) -> str:
-    return (
-        f"description: {piece.study}, {piece.label}\nphases: [{{task: {piece.task}, steps: 1}}]\n"
-    )
+    phases = ", ".join(f"{{task: {task}, steps: 1}}" for task, _ in piece.phases)
+    return f"description: {piece.study}, {piece.label}\nphases: [{phases}]\n"
 
 
 def command_of(piece: Piece, curriculum: Path) -> list[str]:
     return [
         *("continual.run", str(curriculum), "scale=laptop", f"seed={piece.seed}"),
-        f"collect.budgets={{{piece.task}: {piece.env_steps}}}",
-        # One judgement, at the end: what is reported are the training episodes.
+        f"collect.budgets={json.dumps(dict(piece.phases))}",
+        # Judged at phase ends alone.
         "evaluate.inside_every=1",
         *piece.overrides,
         f"name={piece.name}",
@@ -107,6 +108,14 @@ def live_all(pieces: Sequence[Piece], minutes: float) -> int:
     return sum(not done.result() for done in begun)
 
 
+def compare(study: Study) -> None:
+    """Set the lives of a study through several tasks side by side, once all were lived here."""
+    folders = {piece: RUNS / piece.name for piece in study.pieces()}
+    there = all(file_of(piece).exists() and folder.exists() for piece, folder in folders.items())
+    if study.has_plans and there:
+        print(write_comparison(list(folders.values()), RUNS / study.name), flush=True)
+
+
 def summary(piece: Piece) -> dict[str, Any]:
     """The numbers of a finished piece, from its records."""
     folder = RUNS / piece.name
@@ -117,6 +126,7 @@ def summary(piece: Piece) -> dict[str, Any]:
     train = load_records(folder / "records", TrainRecord)
     quarter = train[-max(1, len(train) // 4) :]
     return {
+        **(judged_over_phases(run) if len(piece.phases) > 1 else {}),
         "versions": {name: run.versions.get(name) for name in ("python", "jax", "mujoco")},
         "episodes": len(lived),
         "last_training_returns": lived[-LAST:],
@@ -136,6 +146,14 @@ def summary(piece: Piece) -> dict[str, Any]:
             r.riders["awac"]["positive_share"] for r in quarter if "awac" in r.riders
         ),
     }
+
+
+def judged_over_phases(run: RecordedRun) -> dict[str, Any]:
+    """The forgetting matrix, and every metric that is defined."""
+    found = find(run)
+    defined = {m.name: m.value for m in found.metrics if not math.isnan(m.value)}
+    matrix = [[None if math.isnan(v) else v for v in row] for row in found.returns.tolist()]
+    return {"tasks": list(run.tasks), "matrix": matrix, "metrics": defined}
 
 
 def gate_choice(episodes: Iterable[EpisodeRecord]) -> float | None:
@@ -170,7 +188,7 @@ def tables(results: Path = RESULTS) -> str:
             f"{study.question} {study.env_steps:,} environment steps, scale `laptop`.",
             "",
         ]
-        lines += table_of(study, results)
+        lines += (table_over_phases if study.has_plans else table_of)(study, results)
     return "\n".join(lines) + "\n"
 
 
@@ -188,11 +206,7 @@ def table_of(study: Study, results: Path) -> list[str]:
     )
     lines = [f"| task | setting | {' | '.join(columns)} |", f"|{'---|' * (2 + len(columns))}"]
     for task, label in study.pairs:
-        found = [
-            json.loads(file_of(p, results).read_text(encoding="utf-8"))
-            for p in study.pieces()
-            if (p.task, p.label) == (task, label) and file_of(p, results).exists()
-        ]
+        found = published(study, task, label, results)
         if not found:
             continue
         pick = lambda key, found=found: number(f[key] for f in found)
@@ -213,6 +227,34 @@ def table_of(study: Study, results: Path) -> list[str]:
         )
         lines.append(f"| {task} | {label} | {' | '.join(cells)} |")
     return lines if len(lines) > 2 else ["Nothing measured yet."]
+
+
+def table_over_phases(study: Study, results: Path) -> list[str]:
+    """Of lives through several tasks."""
+    names = ("average performance", "forgetting")
+    columns = ["seeds", *(part for name in names for part in (name, "each seed")), "choice rate"]
+    lines = [f"| plan | setting | {' | '.join(columns)} |", f"|{'---|' * (2 + len(columns))}"]
+    for plan, label in study.pairs:
+        found = published(study, plan, label, results)
+        if not found:
+            continue
+        cells = [str(len(found))]
+        for name in names:
+            values = [f["metrics"].get(name) for f in found]
+            cells += [number(values, 2), ", ".join(number([v], 2) or "–" for v in values)]
+        cells.append(number((f["gate_choice"] for f in found), 2))
+        lines.append(f"| {plan} | {label} | {' | '.join(cells)} |")
+    return lines if len(lines) > 2 else ["Nothing measured yet."]
+
+
+def published(study: Study, task: str, label: str, results: Path) -> list[dict[str, Any]]:
+    """What was found for a row of a table, seed by seed."""
+    files = [
+        file_of(piece, results)
+        for piece in study.pieces()
+        if (piece.task, piece.label) == (task, label)
+    ]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
 
 
 def number(values: Iterable[float | None], digits: int = 0) -> str:
@@ -246,6 +288,8 @@ def main(argv: list[str]) -> int:
         print(f"{len(missing)} pieces are missing", flush=True)
         if left := live_all(missing, arguments.minutes):
             print(f"{left} pieces are left; the same command goes on", flush=True)
+        for study in chosen(arguments.study):
+            compare(study)
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_atomically(RESULTS / "README.md", tables())
     return 0

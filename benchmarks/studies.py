@@ -10,14 +10,25 @@ from dataclasses import dataclass
 
 CARTPOLE, CUP, WALKER = "dmc/cartpole_swingup", "dmc/ball_in_cup_catch", "dmc/walker_walk"
 REACHER, FINGER = "dmc/reacher_easy", "dmc/finger_spin"
+# Lives through several tasks: name -> (task, environment steps) of every phase.
+PLANS = {
+    "walker_cup_crafter_walker": (
+        (WALKER, 6000),
+        (CUP, 20_000),
+        ("crafter/reward", 1200),
+        (WALKER, 6000),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One life on one task.
+    """One life.
 
     Attributes:
+      task: the only one, or the name of a plan.
       label: what is compared in the study: a variant or a setting of it.
+      env_steps: of all phases.
       overrides: of the command line, beside scale and seed.
     """
 
@@ -29,6 +40,11 @@ class Piece:
     overrides: tuple[str, ...]
 
     @property
+    def phases(self) -> tuple[tuple[str, int], ...]:
+        """(task, environment steps) of each."""
+        return PLANS.get(self.task, ((self.task, self.env_steps),))
+
+    @property
     def name(self) -> str:
         task = self.task.replace("/", "_")
         return f"{self.study}-{task}-{self.label}-s{self.seed}"
@@ -38,6 +54,7 @@ class Piece:
 class Study:
     """Attributes:
     question: what it is for, one sentence.
+    env_steps: of a life.
     labels: label -> overrides.
     pairs: (task, label) in the order of the table.
     """
@@ -48,6 +65,11 @@ class Study:
     seeds: int
     labels: dict[str, tuple[str, ...]]
     pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether its lives go through several tasks, and so are judged by what they forget."""
+        return any(task in PLANS for task, _ in self.pairs)
 
     def pieces(self) -> Iterator[Piece]:
         """Seed by seed, so that an early stop leaves whole rows."""
@@ -99,5 +121,14 @@ STUDIES = (
         2,
         GATE_SETTINGS,
         tuple((CUP, label) for label in GATE_SETTINGS),
+    ),
+    Study(
+        "comparison",
+        "What does a second actor change in a life of several tasks? The first task comes back "
+        "last.",
+        sum(steps for _, steps in PLANS["walker_cup_crafter_walker"]),
+        3,
+        {name: (f"variant={name}",) for name in ("gated", "dreamer", "passive")},
+        tuple(("walker_cup_crafter_walker", name) for name in ("gated", "dreamer", "passive")),
     ),
 )

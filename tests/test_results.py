@@ -57,6 +57,22 @@ def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):
     ]
 
 
+def test_lives_through_several_tasks_are_shown_by_what_they_forget(results, tmp_path):
+    (study,) = [study for study in results.STUDIES if study.has_plans]
+    first = [p for p in study.pieces() if (p.task, p.label) == study.pairs[1]]
+    for piece, (performance, forgetting) in zip(first, ((0.5, 0.1), (0.25, None)), strict=False):
+        metrics = {"average performance": performance, "forgetting": forgetting}
+        found = {"metrics": {k: v for k, v in metrics.items() if v}, "gate_choice": None}
+        file = results.file_of(piece, tmp_path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+    *_, row = results.table_over_phases(study, tmp_path)
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        *(study.pairs[1]),
+        *("2", "0.38", "0.50, 0.25", "0.10", "0.10, –", ""),
+    ]
+
+
 def test_no_two_pieces_share_a_name(results):
     names = [p.name for study in results.STUDIES for p in study.pieces()]
     assert len(names) == len(set(names))
@@ -67,7 +83,8 @@ def test_every_piece_lives_as_long_as_its_study_says(results, tmp_path):
         file = tmp_path / "piece.yaml"
         file.write_text(results.curriculum_of(piece))
         asked = parse_request(results.command_of(piece, file)[1:])
-        assert [(p.task, p.steps) for p in asked.curriculum.plan] == [(piece.task, piece.env_steps)]
+        assert tuple((p.task, p.steps) for p in asked.curriculum.plan) == piece.phases
+        assert sum(steps for _, steps in piece.phases) == piece.env_steps
 
 
 def test_pieces_are_lived_a_core_each_and_one_that_fails_stops_no_other(results, monkeypatch):
