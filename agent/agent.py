@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 
 from agent.acting import Acting, ActionMode, AgentPolicy
 from agent.burn_in import BurnIn, make_burn_in
-from agent.config import AgentConfig, RandomGate
+from agent.config import AgentConfig, GateConfig, RandomGate
 from agent.device_batch import latent_schema, to_train_batch
 from agent.diagnostics import Diagnose, make_diagnose
 from agent.learner import LearnerState, Metrics, Update, init_learner, make_update
@@ -170,6 +170,8 @@ class Agent:
         name: str,
         action_mode: ActionMode,
         seed: int,
+        *,
+        gate: GateConfig | None = None,
     ) -> AgentPolicy:
         """A policy for one task.
 
@@ -177,8 +179,9 @@ class Agent:
           state: () -> AgentState, asked at every decision.
           name: `gated`, `dreamer_actor` or `<rider>_actor`.
           seed: of its random draws.
+          gate: of `gated`, instead of the configured one.
         """
-        gate = self.config.gate if name == "gated" else None
+        gate = (gate or self.config.gate) if name == "gated" else None
         if isinstance(gate, RandomGate):
             gate = gate.of(task)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from agent.config import GateConfig, RandomGate
 from continual import seeding
 from continual.backend import keep_compiled_programs, set_compiler_flags
 from continual.cli import asked_of_run, run_door
@@ -26,7 +27,8 @@ from continual.files import write_atomically
 from continual.pacing import repeat_of
 from continual.section import Section
 from continual.trained import Trained, load_trained
-from eval.calibration import FILE, Calibration, Fork, TaskCalibration, to_text
+from eval.calibration import FILE, Calibration, Fork, Skill, TaskCalibration, to_text
+from eval.judge import judge
 from eval.page import write_report
 
 Count = Annotated[int, Field(gt=0)]
@@ -51,8 +53,9 @@ def main(argv: list[str]) -> int:
         argv,
         Asked,
         prog="continual.calibrate",
-        description="Try both policies of a gate from sampled states, and say whether its p tells "
-        "which does better. Changes nothing but calibration.json and the report.",
+        description="Try both policies of a gate from sampled states, say whether its p tells "
+        "which does better, and toss a coin in its place. Changes nothing but calibration.json "
+        "and the report.",
     )
     keep_compiled_programs()
     trained = load_trained(path, asked.phase)
@@ -60,7 +63,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{path}: its agent has no gate")
     tasks = [trained.known(asked.task)] if asked.task else list(dict.fromkeys(trained.lived))
     found = []
-    work = {"episodes": asked.episodes * len(tasks)}
+    work = {"episodes": asked.episodes * len(tasks), "judgements": len(tasks)}
     with Countdown(work, sys.stdout) as shown:
         for task in tasks:
             shown.begin(f"forking {task}")
@@ -68,7 +71,10 @@ def main(argv: list[str]) -> int:
             for number in range(asked.episodes):
                 forks += forks_of_episode(trained, task, number, asked)
                 shown.done("episodes")
-            found.append(TaskCalibration(task=task, forks=tuple(forks)))
+            shown.begin(f"tossing a coin in {task}")
+            skill = skill_of(trained, task, asked)
+            shown.done("judgements")
+            found.append(TaskCalibration(task=task, forks=tuple(forks), skill=skill))
     calibration = Calibration(
         checkpoint=trained.checkpoint,
         phase=asked.phase,
@@ -111,6 +117,21 @@ def forks_of_episode(trained: Trained, task: str, number: int, asked: Asked) -> 
         ]
 
 
+def skill_of(trained: Trained, task: str, asked: Asked) -> Skill:
+    """The same episodes with the gate, and with a coin that gives the partner as many decisions."""
+    gated = _policy(trained, task, "gated")
+    with _world(trained, task) as world:
+        judged = judge([world], gated, episodes=asked.episodes)
+        rate = sum(e.gate["chosen"] for e in judged) / sum(e.gate["n"] for e in judged)
+        coin = RandomGate(p=rate, hold=trained.config.agent.gate.hold)
+        tossed = judge([world], _policy(trained, task, "gated", coin), episodes=asked.episodes)
+    return Skill(
+        rate=rate,
+        gated=tuple(e.return_ for e in judged),
+        coin=tuple(e.return_ for e in tossed),
+    )
+
+
 def _return(
     world: World,
     number: int,
@@ -147,8 +168,8 @@ def _names(trained: Trained) -> tuple[str, str, str]:
     return "gated", "dreamer_actor", f"{trained.config.agent.partner}_actor"
 
 
-def _policy(trained: Trained, task: str, name: str) -> Policy:
-    return trained.agent.policy(lambda: trained.state, task, name, "sampled", 0)
+def _policy(trained: Trained, task: str, name: str, gate: GateConfig | None = None) -> Policy:
+    return trained.agent.policy(lambda: trained.state, task, name, "sampled", 0, gate=gate)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 At sampled moments of episodes the world is forked: in one branch the actor holds for some
 decisions, in the other its partner does, and then both go on alike. Which branch returned more says
 who should have acted, and p, the gate's probability that the partner acts, is judged by that.
+Whether it is of use is another question: a coin that speaks as often answers it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from continual.errors import UserError
 from continual.strict_yaml import one_line
 
 FILE = "calibration.json"  # in the run's folder
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Fork(BaseModel):
@@ -42,13 +43,44 @@ class Fork(BaseModel):
     partner: float
 
 
+class Skill(BaseModel):
+    """The same episodes twice: with the gate, and with a coin in its place.
+
+    Attributes:
+      rate: share of the decisions that the gate gave to the partner, and chance of the coin.
+      gated, coin: returns, episode by episode.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rate: float
+    gated: tuple[float, ...]
+    coin: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return of the gate minus that of the coin: what it knew, not how often it spoke."""
+        return float(np.mean(self._differences))
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean over the pairs; NaN for a single one."""
+        n = len(self.gated)
+        return float(np.std(self._differences, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+    @property
+    def _differences(self) -> np.ndarray:
+        return np.subtract(self.gated, self.coin, dtype=np.float64)
+
+
 class TaskCalibration(BaseModel):
-    """The forks of one task."""
+    """What was tried in one task."""
 
     model_config = ConfigDict(frozen=True)
 
     task: str
     forks: tuple[Fork, ...]
+    skill: Skill
 
 
 class Calibration(BaseModel):
@@ -136,7 +168,10 @@ def brier(p: ArrayLike, label: ArrayLike) -> float:
 
 def to_text(found: Calibration) -> str:
     """The file's content: forks, and what is concluded from them."""
-    verdicts = {t.task: asdict(judge_forks(t.forks)) for t in found.tasks}
+    verdicts = {
+        t.task: asdict(judge_forks(t.forks)) | {"skill": t.skill.mean, "skill_error": t.skill.error}
+        for t in found.tasks
+    }
     plain = {
         task: {name: None if math.isnan(value) else value for name, value in verdict.items()}
         for task, verdict in verdicts.items()

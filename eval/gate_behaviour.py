@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -52,19 +53,23 @@ def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
     ]
 
 
+Change = Literal["nothing", "task", "domain"]
+
+
 @dataclass(frozen=True)
 class Switch:
-    """The gate around a change of task, from lived episodes.
+    """The gate where a phase begins, from lived episodes.
 
     Attributes:
       phase: that begins.
-      within_domain: both tasks are of one domain, such as dmc/walker: the same body, other rewards.
+      changed: `task` within a domain, such as dmc/walker: the same body, other rewards. Where
+        `nothing` did, whatever the gate does differently is a false alarm.
       before, after: mean over the last `SWITCH_DECISIONS` or so decisions of the phase before, and
         over the first of this one; in whole episodes.
     """
 
     phase: int
-    within_domain: bool
+    changed: Change
     before: GateMeans
     after: GateMeans
 
@@ -81,7 +86,7 @@ def switches(records: Iterable[EpisodeRecord]) -> list[Switch]:
     return [
         Switch(
             phase,
-            _domain(lived[phase - 1][-1].task) == _domain(own[0].task),
+            _changed(lived[phase - 1][-1].task, own[0].task),
             gate_means(r.gate for r in _until(reversed(lived[phase - 1]))),
             gate_means(r.gate for r in _until(own)),
         )
@@ -98,6 +103,12 @@ def _until(episodes: Iterable[EpisodeRecord]) -> Iterator[EpisodeRecord]:
         decisions += episode.gate["n"]
         if decisions >= SWITCH_DECISIONS:
             return
+
+
+def _changed(before: str, after: str) -> Change:
+    if before == after:
+        return "nothing"
+    return "task" if _domain(before) == _domain(after) else "domain"
 
 
 def _domain(task: str) -> str:

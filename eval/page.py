@@ -189,7 +189,8 @@ def _context(f: Findings) -> dict[str, Any]:
         ],
         "policy_groups": list(_policy_groups(f)),
         "calibration": [
-            (t.task, judge_forks(t.forks)) for t in (calibration.tasks if calibration else ())
+            (t.task, judge_forks(t.forks), t.skill)
+            for t in (calibration.tasks if calibration else ())
         ],
         "forking": calibration,
         "autopsy": autopsy,

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from agent.config import RandomGate
 from continual import calibrate, run
-from continual.calibrate import Asked, forks_of_episode
+from continual.calibrate import Asked, forks_of_episode, skill_of
 from continual.errors import UserError
 from continual.trained import load_trained
-from eval.calibration import Fork, auroc, brier, judge_forks, load_calibration
+from eval.calibration import Fork, Skill, auroc, brier, judge_forks, load_calibration
+from eval.gate_sums import GATE_SUMS
 
 pytestmark = pytest.mark.usefixtures("one_compilation")
 
@@ -74,7 +76,7 @@ class Sure:
 
 def test_a_branch_returns_what_its_policy_earns_and_then_what_both_do(lived, monkeypatch):
     policies = {"gated": Sure(False), "dreamer_actor": Sure(False), "awac_actor": Sure(True)}
-    monkeypatch.setattr(calibrate, "_policy", lambda trained, task, name: policies[name])
+    monkeypatch.setattr(calibrate, "_policy", lambda trained, task, name, gate=None: policies[name])
     trained = SimpleNamespace(config=load_trained(lived / "lived").config)
     asked = Asked(moments=20, hold=5, follow=50)
     forks = forks_of_episode(trained, "toy/match", 0, asked)
@@ -83,6 +85,39 @@ def test_a_branch_returns_what_its_policy_earns_and_then_what_both_do(lived, mon
         assert fork.actor == 0
         assert fork.partner == min(5, 20 - fork.decision)  # one for each decision that it holds
         assert fork.p == 0.25
+
+
+def test_skill_is_what_a_coin_of_the_same_rate_does_not_have(lived, monkeypatch):
+    trained = SimpleNamespace(config=load_trained(lived / "lived").config)
+
+    class Spoken(Sure):
+        """Gives the partner every fourth decision."""
+
+        def act(self, state, seen):
+            state, actions, _ = super().act(state, seen)
+            info = {f"gate.{name}": np.zeros(1) for name in GATE_SUMS}
+            info["gate.chosen"][0] = seen.draw[0, 1] % 4 == 0
+            return state, actions, info
+
+    coins = []
+
+    def policy(trained, task, name, gate=None):
+        coins.append(gate)
+        return Spoken(is_right=gate is None)
+
+    monkeypatch.setattr(calibrate, "_policy", policy)
+    found = skill_of(trained, "toy/match", Asked(episodes=3))
+    best = len(found.gated) * [20.0]
+    assert coins == [None, RandomGate(p=0.25)]
+    assert (found.rate, found.gated, found.coin) == (0.25, tuple(best), (0.0, 0.0, 0.0))
+    assert (found.mean, found.error) == (20, 0)
+
+
+def test_the_error_of_a_skill_is_that_of_pairs():
+    # Differences 3, 1, 2: mean 2, standard deviation 1, over the square root of 3.
+    skill = Skill(rate=0.5, gated=(9, 5, 7), coin=(6, 4, 5))
+    assert (skill.mean, skill.error) == (2, pytest.approx(1 / math.sqrt(3)))
+    assert math.isnan(Skill(rate=0.5, gated=(1,), coin=(0,)).error)
 
 
 def test_forks_are_the_same_every_time_and_stand_in_the_report(lived, capsys):
@@ -94,7 +129,7 @@ def test_forks_are_the_same_every_time_and_stand_in_the_report(lived, capsys):
     assert contents[0] == contents[1]
     found = load_calibration(lived / "lived")
     (task,) = found.tasks
-    assert (task.task, len(task.forks)) == ("toy/match", 6)
+    assert (task.task, len(task.forks), len(task.skill.coin)) == ("toy/match", 6, 2)
     assert "toy/match" in json.loads(contents[0])["verdicts"]
     page = (lived / "lived" / "report" / "index.html").read_text()
     assert "Is the gate right?" in page

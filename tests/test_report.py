@@ -397,14 +397,15 @@ def test_the_gate_around_a_switch_is_that_of_whole_episodes_beside_it():
 
     life = [lived(1, WALKER, p) for p in (0.9, 0.1, 0.2, 0.3)]
     life += [lived(2, "dmc/walker_run", p) for p in (0.5, 0.6, 0.7, 0.9)]
-    life += [lived(3, CRAFTER, 0.4)]
-    first, second = switches(life)
+    life += [lived(3, CRAFTER, 0.4), lived(4, CRAFTER, 0.5)]
+    first, second, third = switches(life)
     # Three episodes of 1000 decisions are the fewest that hold 2500.
-    assert (first.phase, first.within_domain) == (2, True)
+    assert (first.phase, first.changed) == (2, "task")
     assert first.before.p == pytest.approx((0.1 + 0.2 + 0.3) / 3)
     assert first.after.p == pytest.approx((0.5 + 0.6 + 0.7) / 3)
-    assert (second.phase, second.within_domain) == (3, False)
+    assert (second.phase, second.changed) == (3, "domain")
     assert second.after.p == pytest.approx(0.4)
+    assert (third.phase, third.changed) == (4, "nothing")
 
 
 def test_regret_is_against_the_better_of_the_two_policies():
