@@ -38,7 +38,7 @@ from eval.run_folder import RecordedRun, Span, load_run
 
 PHASE_AXES = dict.fromkeys((*rows.KINDS, "own"), "phase_step")
 LIFE_AXES = {"matrix": "phase", "average": "phase"}
-REPORT = ("index.html", "matrix.csv", "summary.json")
+REPORT = ("index.html", "matrix.csv", "matrix.tex", "summary.json")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from continual.errors import UserError
 from continual.files import write_atomically
-from eval import compare_plots, wording
+from eval import compare_plots, latex, wording
 from eval.comparison import Comparison, Difference, Group, compare
 from eval.matrix import Matrix
 from eval.page import ground_of, make_environment
@@ -147,12 +147,12 @@ def to_csv(c: Comparison) -> str:
 
 def to_latex(c: Comparison) -> str:
     """A tabular: a row a metric, a column a group; mean, and its interval where there is one."""
-    head = " & ".join(["", *(_tex(f"{g.label} ({_lives(g)})") for g in c.groups)])
-    lines = [f"\\begin{{tabular}}{{l{'r' * len(c.groups)}}}", "\\hline", head + " \\\\", "\\hline"]
-    for name in _defined(c):
-        cells = [_tex_number(summary) for summary in c.summaries[name]]
-        lines.append(" & ".join([_tex(name), *cells]) + " \\\\")
-    return "\n".join([*lines, "\\hline", "\\end{tabular}"]) + "\n"
+    head = ["", *(latex.escaped(f"{g.label} ({_lives(g)})") for g in c.groups)]
+    rows = [
+        [latex.escaped(name), *(_tex_number(summary) for summary in c.summaries[name])]
+        for name in _defined(c)
+    ]
+    return latex.tabular(head, rows)
 
 
 def to_json(c: Comparison) -> dict[str, Any]:
@@ -225,9 +225,3 @@ def _tex_number(summary: Summary) -> str:
     if summary.mean:
         shown += f" [{summary.mean.low:.3f}, {summary.mean.high:.3f}]"
     return f"${shown}$"
-
-
-def _tex(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
-    return text

@@ -25,12 +25,13 @@ from eval.calibration import judge_forks, load_calibration
 from eval.findings import Findings, find, normalised, to_json
 from eval.gate_behaviour import gate_curve
 from eval.gate_sums import GATE_SUMS
+from eval.latex import matrix_table
 from eval.matrix import Cell, training_curve
 from eval.run_folder import load_run
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write report/index.html, report/matrix.csv and report/summary.json into a run folder.
+    """Write index.html, matrix.csv, matrix.tex and summary.json into report/ of a run folder.
 
     The page is whole in itself: it opens offline and can be mailed. The same records give the same
     bytes.
@@ -47,6 +48,7 @@ def write_report(run_folder: Path) -> Path:
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / "matrix.csv", matrix_csv(findings))
+        write_atomically(folder / "matrix.tex", matrix_table(findings))
         summary = json.dumps(to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(folder / "summary.json", summary + "\n")
         write_atomically(page, render(findings))

@@ -14,8 +14,8 @@ from eval.page import write_report
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m eval.report",
-        description="Write report/index.html, matrix.csv and summary.json into run folders, from "
-        "their records alone. A run that is not finished yet gets a report too.",
+        description="Write index.html, matrix.csv, matrix.tex and summary.json into report/ of run "
+        "folders, from their records alone. A run that is not finished yet gets a report too.",
         epilog="example: python -m eval.report runs/smoke-smoke-gated-s0",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder runs/NAME")

@@ -15,7 +15,7 @@ import pytest
 from continual.errors import UserError
 from continual.strict_yaml import dump
 from curricula.loader import parse_curriculum, resolved
-from eval import metrics, report, wording
+from eval import latex, metrics, report, wording
 from eval.findings import Findings, find
 from eval.gate_behaviour import SideBySide, regret, switches
 from eval.gate_sums import GATE_SUMS
@@ -27,6 +27,8 @@ from eval.records import EpisodeRecord
 from eval.run_folder import load_run
 from tests.synthetic_run import CRAFTER, CUP, STEPS, WALKER, SyntheticRun
 from tests.test_metrics import record
+
+BESIDE = ("matrix.csv", "matrix.tex", "summary.json")  # the page, in its folder
 
 
 class Page(HTMLParser):
@@ -116,7 +118,7 @@ def test_forgotten_share_is_the_lost_part_of_the_gain_over_random(run: Path):
 
 def test_page_needs_nothing_from_outside_and_is_well_formed(html: str):
     page = Page(html)
-    assert all(a.startswith("#") or a in ("summary.json", "matrix.csv") for a in page.addresses)
+    assert all(a.startswith("#") or a in BESIDE for a in page.addresses)
     assert len(page.ids) == len(set(page.ids))
     assert "@import" not in html
     assert "<metadata" not in html
@@ -130,8 +132,7 @@ def test_same_records_give_the_same_bytes(run: Path, html: str):
     assert again.read_text(encoding="utf-8") == html
     assert sorted(p.name for p in again.parent.iterdir()) == [
         "index.html",
-        "matrix.csv",
-        "summary.json",
+        *BESIDE,
     ]
 
 
@@ -146,6 +147,25 @@ def test_matrix_file_holds_the_raw_returns_of_every_policy(run: Path, html: str)
     assert {r["policy"] for r in rows} == {"gated", "dreamer_actor", "awac_actor", "random"}
     later_random = [r for r in rows if r["policy"] == "random" and r["phase"] == "2"]
     assert later_random[0][CUP] == ""
+
+
+def test_latex_file_is_a_table_of_the_matrix_with_own_phases_in_bold(run: Path, html: str):
+    lines = (run / "report" / "matrix.tex").read_text(encoding="utf-8").splitlines()
+    f = find(load_run(run))
+    assert lines[0] == r"\begin{tabular}{lrrr}"
+    assert lines[2] == (r"phase & dmc/ball\_in\_cup\_catch & dmc/walker\_walk & crafter/reward \\")
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines[4:-2]]
+    assert [row[0] for row in rows[:2]] == ["before training", r"1 dmc/ball\_in\_cup\_catch"]
+    shown = [[float(re.sub(r"[^0-9.-]", "", cell)) for cell in row[1:]] for row in rows]
+    np.testing.assert_allclose(shown, f.returns, atol=0.05)
+    bold = [["mathbf" in cell for cell in row[1:]] for row in rows]
+    assert bold == [[False] * 3, *np.eye(3, dtype=bool).tolist()]
+
+
+def test_names_are_escaped_for_latex():
+    assert latex.escaped(r"a_b & 5% #1 {x} ~^\ $") == (
+        r"a\_b \& 5\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} \$"
+    )
 
 
 def test_summary_file_is_strict_json_of_all_numbers(run: Path, html: str):

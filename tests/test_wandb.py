@@ -421,7 +421,7 @@ def test_the_life_holds_the_forgetting_matrix_as_table_and_picture_and_its_repor
     assert [row[4:] for row in headline] == pytest.approx(f.returns)
     picture = told.file("forgetting_matrix_picture").read_bytes()
     assert picture.startswith(b"\x89PNG")
-    report = ["index.html", "matrix.csv", "summary.json"]
+    report = ["index.html", "matrix.csv", "matrix.tex", "summary.json"]
     assert told.artifacts[f"report-{told.run.run_id}"] == report
     assert [row["average/all"] for row in told.rows] == pytest.approx(f.average)
     known = {f"metric/{m.name}": m.value for m in f.metrics if m.value == m.value}
