@@ -97,11 +97,13 @@ STUDIES = (
         "Does the agent learn at the scale of a laptop?",
         60_000,
         3,
-        {name: (f"variant={name}",) for name in ("gated", "dreamer", "awac")},
+        {name: (f"variant={name}",) for name in ("gated", "dreamer", "awac")}
+        | {"gated_whole": ("variant=gated", "replay.capacity=30000")},
         (
             (CUP, "gated"),
             (CARTPOLE, "gated"),
             (WALKER, "gated"),
+            (WALKER, "gated_whole"),
             (CUP, "dreamer"),
             (CUP, "awac"),
         ),

@@ -18,6 +18,7 @@ from continual.errors import UserError
 from continual.files import write_atomically
 from eval import compare_plots, latex, wording
 from eval.comparison import Comparison, Difference, Group, compare
+from eval.findings import null_for_nan
 from eval.matrix import Matrix
 from eval.page import ground_of, make_environment
 from eval.statistics import FEWEST_LIVES, Estimate, Summary
@@ -189,21 +190,7 @@ def to_json(c: Comparison) -> dict[str, Any]:
             for d in c.differences
         ],
     }
-    plain: dict[str, Any] = _plain(numbers)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can hold it."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return {key: null_for_nan(value) for key, value in numbers.items()}
 
 
 def _mean(summary: Summary) -> float:

@@ -360,6 +360,8 @@ def null_for_nan(value: Any) -> Any:
         return {str(k): null_for_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [null_for_nan(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return null_for_nan(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +17,7 @@ import pytest
 from continual import run
 from continual.envs.toy import optimal_return
 from continual.trained import load_trained
+from eval.findings import find
 from eval.records import TrainRecord, load_records
 from eval.run_folder import load_run
 
@@ -111,6 +117,29 @@ def test_a_life_that_comes_back_to_its_first_world_holds_finite_numbers_only(
         for leaf in jax.tree.leaves(load_trained(folder).state)
         if np.issubdtype(leaf.dtype, np.floating)
     )
+
+
+def test_eight_lives_in_which_nothing_changes_forget_nothing(tmp_path):
+    """The stationary control: one toy, which is learnt in the first phase and goes on."""
+    (tmp_path / "control.yaml").write_text(
+        "description: Nothing changes but the phase.\nphases:\n"
+        "  - {task: toy/match, steps: 6000}\n  - {task: toy/match, steps: 1500}\n"
+    )
+    settings = [*EAGER, "collect.budgets={}", "evaluate.sampled=false"]
+
+    def live(seed):
+        command = [sys.executable, "-m", "continual.run", "control.yaml", f"name=life{seed}"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+        subprocess.run(
+            [*command, f"seed={seed}", *settings], cwd=tmp_path, env=environment, check=True
+        )
+        return find(load_run(tmp_path / "runs" / f"life{seed}"))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        lives = list(pool.map(live, range(8)))
+    assert all(life.learned[0] for life in lives)
+    assert abs(np.mean([life.drops[0, 2] for life in lives])) <= 0.02
+    assert all(switch.changed == "nothing" for life in lives for switch in life.switches)
 
 
 def assert_finite(record):
