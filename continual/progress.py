@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
+from statistics import median
 from typing import TextIO
 
 from continual.config import Config
@@ -15,6 +17,7 @@ from eval.records import EpisodeRecord, PhaseRecord, Record
 
 _WINDOW = 60.0  # seconds over which rates are taken
 _COMPILING = 2  # updates of a phase that may wait for a compiler
+_FEWEST = 3  # stretches of a second or more, of which the middle one is typical
 
 
 class Progress(StatusLine):
@@ -50,7 +53,7 @@ class Progress(StatusLine):
         self._doing = f"living in {self._curriculum.plan[clock.phase - 1].task}"
         if not self._samples or now - self._samples[-1][0] > 1.0:
             self._samples.append((now, clock.agent_steps, clock.updates))
-            while now - self._samples[0][0] > _WINDOW:
+            while now - self._samples[0][0] > _WINDOW and len(self._samples) > _FEWEST + 1:
                 self._samples.popleft()
         self.show(self._line)
 
@@ -72,13 +75,22 @@ class Progress(StatusLine):
             f"{min(clock.phase_step, phase.steps):,} of {phase.steps:,} steps",
         ]
         parts += [part for part in (self._last_return, self._last_p) if part]
-        if len(self._samples) > 1:
-            (t0, a0, u0), (t1, a1, u1) = self._samples[0], self._samples[-1]
-            if t1 > t0 and a1 > a0:
-                parts.append(f"{(u1 - u0) / (t1 - t0):.1f} updates/s")
-                left = duration(self._remaining() * (t1 - t0) / (a1 - a0))
-                parts.append(f"about {left} to live, judging aside")
+        if len(self._samples) > _FEWEST:
+            seconds, updates = self._pace()
+            parts.append(f"{updates:.1f} updates/s")
+            left = duration(self._remaining() * seconds)
+            parts.append(f"about {left} to live, judging aside")
         return " | ".join(parts)
+
+    def _pace(self) -> tuple[float, float]:
+        """Seconds of a decision, and updates in a second; a batch of another kind may be compiled
+        at any time, so that means would be those of compilers.
+        """
+        stretches = [
+            (t1 - t0, a1 - a0, u1 - u0)
+            for (t0, a0, u0), (t1, a1, u1) in itertools.pairwise(self._samples)
+        ]
+        return median(t / a for t, a, _ in stretches), median(u / t for t, _, u in stretches)
 
     def _remaining(self) -> float:
         """Decisions left in the life."""

@@ -65,3 +65,27 @@ def test_how_long_it_takes_is_told_from_updates_only(seconds):
     assert "to live" not in before
     assert "0.1 updates/s" in last
     assert "about 7 min to live" in last  # 40 steps, or 400 s, are left
+
+
+def test_a_compiler_at_work_in_mid_life_is_no_measure_of_it(seconds, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress(CURRICULUM, Config(), Terminal(), Clock()) as shown:
+        told = {}
+        for step in range(3, 90):
+            seconds[0] += 20 if step == 80 else 1
+            if step == 79:
+                shown.judging(FIRST)
+            shown.lived(Clock(agent_steps=step, env_steps=step, updates=step))
+            told[step] = shown.shown
+    assert "about 22 s to live" in told[78]
+    assert "to live" not in told[80]
+    assert "1.0 updates/s | about 15 s to live" in told[85]
+
+
+def test_a_life_of_half_a_minute_a_step_is_told_how_long_it_takes(seconds):
+    out = io.StringIO()
+    with Progress(CURRICULUM, Config(), out, Clock()) as shown:
+        for step in range(3, 20):
+            seconds[0] += 30
+            shown.lived(Clock(agent_steps=step, env_steps=step, updates=step))
+    assert "about 40 min to live" in out.getvalue().splitlines()[-1]
