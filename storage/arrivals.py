@@ -7,7 +7,7 @@ writes a single row.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from storage.batch import STEP, WRITTEN, Schema
 from storage.checks import check_rows
 
 MOST_ROWS, MOST_BYTES = 512, 2**19  # that wait; what fits into a processor's cache
-
-_shape, _dtype = attrgetter("shape"), attrgetter("dtype")
 
 
 class Arrivals:
@@ -39,7 +37,7 @@ class Arrivals:
             if name not in (STEP, WRITTEN)
         }
         names = sorted(given, key=lambda name: name in large)
-        self._pick = itemgetter(*names)
+        self._pick, self._columns = itemgetter(*names), len(names)
         self._shapes = [given[name][0] for name in names]
         self._dtypes = [given[name][1] for name in names]
         self._small = [name for name in names if name not in large]
@@ -70,11 +68,10 @@ class Arrivals:
         # As few steps a column as there can be: appending small rows consists of them.
         try:
             values = self._pick(rows)
-            fits = (
-                len(rows) == len(values)
-                and list(map(_shape, values)) == self._shapes
-                and list(map(_dtype, values)) == self._dtypes
-            )
+            fits = len(rows) == self._columns
+            for value, shape, dtype in zip(values, self._shapes, self._dtypes, strict=True):
+                if value.shape != shape or value.dtype is not dtype:
+                    fits = False
         except KeyError:
             fits = False
         if not fits:

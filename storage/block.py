@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,9 +130,21 @@ class Block:
     sums: dict[str, int] = field(default_factory=dict)
 
 
-def checksum(parts: Iterable[np.ndarray]) -> int:
-    """Of the worlds' rows [rows, …] of a column, one after another."""
-    total = 0
+def unbroken(blocks: Iterable[Block], length: int) -> Iterator[tuple[int, int]]:
+    """Rows of blocks of `length` that follow each other: (first, one past the last) of each run."""
+    start = stop = -1
+    for block in blocks:
+        if block.index * length != stop:
+            if stop > start:
+                yield start, stop
+            start = block.index * length
+        stop = block.index * length + block.rows
+    if stop > start:
+        yield start, stop
+
+
+def checksum(parts: Iterable[np.ndarray], total: int = 0) -> int:
+    """Of the worlds' rows [rows, …] of a column, one after another; `total`: of those before."""
     for part in parts:
         if part.size:
             flat = part.reshape(-1)

@@ -84,7 +84,8 @@ class Held:
         self._evict_when = (
             capacity.size if capacity.is_exact else math.inf
         )  # so many rows are there
-        self._last: tuple[StreamId | None, Stream] = None, None  # type: ignore[assignment]
+        self._last_id: StreamId | None = None  # of the stream that rows came to last
+        self._last: Stream = None  # type: ignore[assignment]
         self._runs: tuple[tuple[int, int, int], Runs] | None = None  # of the last call
 
     def begin_stream(self, stream: StreamId, columns: Schema, worlds: int) -> None:
@@ -119,10 +120,9 @@ class Held:
 
     def append(self, stream: StreamId, rows: Mapping[str, np.ndarray], writes: int) -> None:
         """Add one row in each world, and let go what no longer fits; see `Stream.append`."""
-        if stream is not self._last[0]:
-            self.settle()
-            self._last = stream, self.streams[stream]
-        into = self._last[1]
+        if stream is not self._last_id:
+            self._turn_to(stream)
+        into = self._last
         begins = into.append(rows, self.rows, writes)
         self.rows += into.worlds
         if self.rows > self._evict_when:
@@ -164,6 +164,13 @@ class Held:
         """Of one stream that can be sampled, over all worlds."""
         stream.settle()
         return stream.held_rows(self.oldest())
+
+    def _turn_to(self, stream: StreamId) -> None:
+        """Let rows come to a stream."""
+        into = self.streams[stream]
+        if into is not self._last:
+            self.settle()
+        self._last_id, self._last = stream, into
 
     def _evict_old(self) -> None:
         """Let blocks go that hold no row of the newest."""

@@ -10,7 +10,7 @@ from continual.errors import UserError
 from storage.arrivals import Arrivals
 from storage.background import Background
 from storage.batch import STEP, WRITTEN
-from storage.block import Block, Layout, checksum
+from storage.block import Block, Layout, checksum, unbroken
 from storage.checks import check_files, read_checked
 from storage.chunks import ChunkFiles
 from storage.mirror import Mirror
@@ -135,15 +135,9 @@ class Stream:
 
     def runs(self, oldest: int) -> Iterator[tuple[np.ndarray, int]]:
         """Unbroken runs of held rows: (first row of each world [N], one past the last)."""
-        first, stop = self.first_rows(oldest), -1
-        for block in self.blocks.values():
-            start = block.index * self.length
-            if stop not in (-1, start):
-                yield first, stop
-                first = np.full(self.worlds, start)
-            stop = start + block.rows
-        if self.blocks:
-            yield first, stop
+        first = self.first_rows(oldest)
+        for start, stop in unbroken(self.blocks.values(), self.length):
+            yield np.maximum(first, start), stop
 
     def held_rows(self, oldest: int) -> int:
         """Over all worlds."""
@@ -291,7 +285,7 @@ class Stream:
         Returns:
           What is wrong, a line for each block that is damaged; they are held no more.
         """
-        self._reserve(-(-self.rows // self.length) * self.length, ())
+        self._mirror.reserve(-(-self.rows // self.length) * self.length, ())
         wrong = []
         for block in list(self.blocks.values()):
             try:
@@ -343,7 +337,8 @@ class Stream:
             self._flush_block(block)
         if self._large and self._filled.index in self.blocks:
             self._seal(self._filled)
-        self._reserve((index + 1) * self.length, self.blocks.values())
+        held = unbroken(self.blocks.values(), self.length)
+        self._mirror.reserve((index + 1) * self.length, held)
         self._chunks.create(index)
         self.rows = index * self.length
         block = self.blocks[index] = Block(index, first=step)
@@ -358,11 +353,6 @@ class Stream:
             self._sum_up(block)
 
         self._background.begin(seal)
-
-    def _reserve(self, rows: int, there: Collection[Block]) -> None:
-        """Have places for rows in the mirror, which has those of some blocks already."""
-        held = [(b.index * self.length, b.index * self.length + b.rows) for b in there]
-        self._mirror.reserve(rows, held)
 
     def _cells(self, name: str, world: int, row: int, count: int) -> np.ndarray:
         """[count, …] rows of a column, wherever they are kept."""
@@ -395,7 +385,10 @@ class Stream:
         if name not in self._mirror.columns:
             return self._chunks.checksum(name, block.index, block.rows)
         start = block.index * self.length
-        return checksum(self._mirror.columns[name][:, start : start + block.rows])
+        # New rows of a single world come after all that were summed up before.
+        done = block.summed if self.worlds == 1 else 0
+        before = block.sums[name] if done else 0
+        return checksum(self._mirror.columns[name][:, start + done : start + block.rows], before)
 
     def _load(self, name: str, block: Block) -> None:
         """Read a chunk, compare its checksum if it has one, and mirror its rows."""

@@ -124,7 +124,7 @@ class StreamMetadata:
         """Tell readers how many rows there are and which is the first one held.
 
         Arrays first, then the consolidated copy that stock readers take: they never see columns of
-        different lengths.
+        different lengths. Not durable: after a loss of power it is made again from the commit.
         """
         if self._published == (rows, first_row):
             return
@@ -133,7 +133,7 @@ class StreamMetadata:
         self._group["attributes"].update(rows=rows, first_row=first_row)
         for name, document in self._arrays.items():
             put_file(self._folder / name / METADATA, _encoded(document), durable=False)
-        put_file(self._folder / METADATA, _encoded(self._group), durable=True)
+        put_file(self._folder / METADATA, _encoded(self._group), durable=False)
         self._published = (rows, first_row)
 
 
