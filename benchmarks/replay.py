@@ -104,11 +104,9 @@ def fill(replay: Replay, some: list[dict[str, np.ndarray]], rows: int) -> None:
     """Append rows with a checkpoint every so often, and one in the end."""
     for k in range(rows):
         replay.append(STREAM, some[k % len(some)])
-        if (k + 1) % CHECKPOINT == 0:
+        if (k + 1) % CHECKPOINT == 0 or k + 1 == rows:
             replay.commit()
             replay.release()
-    replay.commit()
-    replay.release()
 
 
 def mapped_copy(folder: Path, rows: int) -> Callable[[np.random.Generator], None]:

@@ -14,7 +14,7 @@ from storage.batch import LATENT, Schema
 from storage.zarr_files import chunk_name, fill_value
 
 SMALLEST, LARGEST = 128, 4096  # rows of a block over all worlds, of which small rows may have more
-ROOMY = 2**21  # bytes of a block up to which more rows cost nothing but room on the disk
+ROOMY = 2**22  # bytes of a block up to which more rows cost nothing but room on the disk
 
 
 def block_length(

@@ -51,9 +51,8 @@ class History:
             syncing = pool.submit(self._sync, streams)
             for stream in streams:
                 stream.sum_up()
+                stream.publish(held.oldest())
             syncing.result()
-        for stream in streams:
-            stream.publish(held.oldest())
         commit = Commit(
             number=1 + (self.commits[-1].number if self.commits else 0),
             rows=held.rows,

@@ -374,11 +374,12 @@ def test_disk_stays_bounded_over_ten_times_the_capacity(folder):
     [
         (200_000, 1, 12_300, 3125),  # pictures: a 64th of the capacity
         (10**6, 1, 12_300, 4096),
-        (200_000, 1, 118, 17_772),  # small rows: 2 MiB of them
+        (200_000, 1, 118, 25_000),  # small rows: an eighth of it
         (200_000, 1, None, 3125),  # unless rows go by blocks
         (2000, 1, 118, 250),  # or the replay is small
         (500, 1, 118, 128),
-        (200_000, 16, 118, 1110),  # over all worlds
+        (200_000, 16, 118, 1562),  # over all worlds
+        (10**6, 1, 118, 35_544),  # or 4 MiB of them
         (500, 32, 118, 8),
     ],
 )
