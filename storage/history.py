@@ -51,8 +51,10 @@ class History:
             syncing = pool.submit(self._sync, streams)
             for stream in streams:
                 stream.sum_up()
-                stream.publish(held.oldest())
             syncing.result()
+        # Not before: readers shall not be told of rows that a loss of power takes back.
+        for stream in streams:
+            stream.publish(held.oldest())
         commit = Commit(
             number=1 + (self.commits[-1].number if self.commits else 0),
             rows=held.rows,
