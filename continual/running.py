@@ -16,7 +16,7 @@ from continual import seeding
 from continual.checkpoint import save_checkpoint
 from continual.collect import Living, begin_living
 from continual.config import Config
-from continual.envs.gym import GymWorld
+from continual.envs.gym import Actor, GymWorld
 from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
 from continual.files import replace_file
@@ -30,7 +30,6 @@ from continual.request import Request
 from continual.rundir import RecordBook, RunFolder
 from continual.scheduler import Agenda, Clock, Evaluate, end_of
 from continual.tracking import Trackers
-from continual.trained import Actor
 from continual.videos import play, write_video
 from curricula.loader import PlannedPhase
 from eval.page import write_report

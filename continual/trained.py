@@ -5,10 +5,8 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
 from agent.acting import ActionMode
 from agent.agent import Agent, AgentState, make_agent
@@ -16,8 +14,7 @@ from continual.ancestry import config_of
 from continual.branching import replay_at
 from continual.checkpoint import Saved, find_checkpoint, load_agent
 from continual.config import Config
-from continual.envs.gym import GymWorld
-from continual.envs.interact import Policy, Seen
+from continual.envs.gym import Actor, GymWorld
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, resolve_task
 from continual.errors import UserError, nearest
@@ -90,31 +87,6 @@ class Trained:
         if task not in self.tasks:
             raise UserError(f"task {task!r} is not one of this run, {nearest(task, self.tasks)}")
         return task
-
-
-class Actor:
-    """One policy in one world: an action an observation, remembering what came before."""
-
-    def __init__(self, policy: Policy, head: str) -> None:
-        self._policy, self._head = policy, head
-        self.reset()
-
-    def reset(self, seed: int = 0) -> None:
-        """An episode begins; `seed` decides its draws."""
-        self._state: Any = self._policy.initial(1)
-        self._seed, self._decision = seed, 0
-
-    def __call__(self, observation: dict[str, np.ndarray]) -> Any:
-        """The action in this observation: [A] in [-1, 1], or a class."""
-        seen = Seen(
-            {name: np.asarray(value)[None] for name, value in observation.items()},
-            np.array([self._decision == 0]),
-            np.array([[self._seed, self._decision]], np.uint32),
-        )
-        self._state, actions, _ = self._policy.act(self._state, seen)
-        self._decision += 1
-        action = actions[self._head][0]
-        return np.clip(action, -1.0, 1.0) if action.ndim else int(action)
 
 
 @dataclass(frozen=True)

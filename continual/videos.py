@@ -9,10 +9,9 @@ from typing import cast
 
 import numpy as np
 
-from continual.envs.gym import GymWorld
+from continual.envs.gym import Actor, GymWorld
 from continual.errors import UserError
 from continual.files import PARTIAL
-from continual.trained import Actor
 
 LEAST = 240  # pixels of an edge; smaller pictures are enlarged
 CODECS = {".mp4": "h264", ".gif": "gif"}

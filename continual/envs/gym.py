@@ -1,4 +1,4 @@
-"""A world as a `gymnasium.Env`, for loops that are not ours."""
+"""A world as a `gymnasium.Env`, and a policy that acts there: for loops that are not ours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from continual.envs.interact import Policy, Seen
 from continual.envs.interface import Head, Slot
 from continual.envs.world import TimeStep, World
 
@@ -59,6 +60,31 @@ class GymWorld(gymnasium.Env[Observation, Any]):
 
     def close(self) -> None:
         self._world.close()
+
+
+class Actor:
+    """One policy in one `GymWorld`: an action an observation, remembering what came before."""
+
+    def __init__(self, policy: Policy, head: str) -> None:
+        self._policy, self._head = policy, head
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """An episode begins; `seed` decides its draws."""
+        self._state: Any = self._policy.initial(1)
+        self._seed, self._decision = seed, 0
+
+    def __call__(self, observation: dict[str, np.ndarray]) -> Any:
+        """The action in this observation: [A] in [-1, 1], or a class."""
+        seen = Seen(
+            {name: np.asarray(value)[None] for name, value in observation.items()},
+            np.array([self._decision == 0]),
+            np.array([[self._seed, self._decision]], np.uint32),
+        )
+        self._state, actions, _ = self._policy.act(self._state, seen)
+        self._decision += 1
+        action = actions[self._head][0]
+        return np.clip(action, -1.0, 1.0) if action.ndim else int(action)
 
 
 def _space_of(slot: Slot) -> spaces.Box:
