@@ -178,7 +178,7 @@ def kill_everywhere(folder, monkeypatch, small, step):
         replay.rewind(json.loads(stored[-1][0]))
         assert contents(replay) == stored[-1][1]
         replay.close()
-    assert kills > 200 / step
+    assert kills > 150 / step  # or the life did next to nothing
     assert len(stored) == 3
     replay.close()
 
