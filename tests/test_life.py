@@ -204,7 +204,7 @@ def live_until_killed(
             live(name)
 
 
-@pytest.mark.parametrize("after", [3, 75, 130, 200])
+@pytest.mark.parametrize("after", [3, pytest.param(75, marks=pytest.mark.slow), 130, 200])
 def test_a_life_killed_between_checkpoints_is_the_same_life(
     folder, undisturbed, monkeypatch, after
 ):
@@ -266,6 +266,7 @@ def test_train_records_tell_phases_apart_and_leave_nothing_out(undisturbed):
     assert sampled == phases[-1]["updates"][1] * 4 * 8  # batch and length
 
 
+@pytest.mark.slow
 def test_a_life_by_other_rules_of_memory_is_lived_and_gone_on_with(folder, monkeypatch):
     rules = [
         "replay.retention.kind=half_recent",
