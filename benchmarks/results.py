@@ -31,7 +31,7 @@ from continual.cli import run_door
 from continual.errors import UserError, nearest
 from continual.files import write_atomically
 from eval.compare_page import write_comparison
-from eval.findings import find
+from eval.findings import find, null_for_nan
 from eval.records import EpisodeRecord, TrainRecord, load_records
 from eval.run_folder import RecordedRun, load_run
 
@@ -152,8 +152,11 @@ def judged_over_phases(run: RecordedRun) -> dict[str, Any]:
     """The forgetting matrix, and every metric that is defined."""
     found = find(run)
     defined = {m.name: m.value for m in found.metrics if not math.isnan(m.value)}
-    matrix = [[None if math.isnan(v) else v for v in row] for row in found.returns.tolist()]
-    return {"tasks": list(run.tasks), "matrix": matrix, "metrics": defined}
+    return {
+        "tasks": list(run.tasks),
+        "matrix": null_for_nan(found.returns),
+        "metrics": defined,
+    }
 
 
 def gate_choice(episodes: Iterable[EpisodeRecord]) -> float | None:
@@ -188,63 +191,63 @@ def tables(results: Path = RESULTS) -> str:
             f"{study.question} {study.env_steps:,} environment steps, scale `laptop`.",
             "",
         ]
-        lines += (table_over_phases if study.has_plans else table_of)(study, results)
+        lines += table_of(study, results)
     return "\n".join(lines) + "\n"
 
 
 def table_of(study: Study, results: Path) -> list[str]:
-    columns = (
-        "seeds",
-        "training return",
-        "each seed",
-        "random",
-        "gated",
-        "Dreamer actor",
-        "AWAC actor",
-        "choice rate",
-        "effective samples",
+    what, columns, cells_of = (
+        ("plan", OVER_PHASES, cells_over_phases)
+        if study.has_plans
+        else ("task", ON_ONE_TASK, cells_on_one_task)
     )
-    lines = [f"| task | setting | {' | '.join(columns)} |", f"|{'---|' * (2 + len(columns))}"]
+    lines = [
+        f"| {what} | setting | seeds | {' | '.join(columns)} |",
+        f"|{'---|' * (3 + len(columns))}",
+    ]
     for task, label in study.pairs:
-        found = published(study, task, label, results)
-        if not found:
-            continue
-        pick = lambda key, found=found: number(f[key] for f in found)
-        judged = lambda policy, found=found: number(
-            f["judged"].get(f"{policy} mode") for f in found
-        )
-        each = ", ".join(number([f["training_return"]]) for f in found)
-        cells = (
-            str(len(found)),
-            pick("training_return"),
-            each,
-            pick("random_return"),
-            judged("gated"),
-            judged("dreamer_actor"),
-            judged("awac_actor"),
-            number((f["gate_choice"] for f in found), 2),
-            number((f["effective_samples"] for f in found), 2),
-        )
-        lines.append(f"| {task} | {label} | {' | '.join(cells)} |")
+        if found := published(study, task, label, results):
+            cells = [task, label, str(len(found)), *cells_of(found)]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines if len(lines) > 2 else ["Nothing measured yet."]
 
 
-def table_over_phases(study: Study, results: Path) -> list[str]:
-    """Of lives through several tasks."""
-    names = ("average performance", "forgetting")
-    columns = ["seeds", *(part for name in names for part in (name, "each seed")), "choice rate"]
-    lines = [f"| plan | setting | {' | '.join(columns)} |", f"|{'---|' * (2 + len(columns))}"]
-    for plan, label in study.pairs:
-        found = published(study, plan, label, results)
-        if not found:
-            continue
-        cells = [str(len(found))]
-        for name in names:
-            values = [f["metrics"].get(name) for f in found]
-            cells += [number(values, 2), ", ".join(number([v], 2) or "–" for v in values)]
-        cells.append(number((f["gate_choice"] for f in found), 2))
-        lines.append(f"| {plan} | {label} | {' | '.join(cells)} |")
-    return lines if len(lines) > 2 else ["Nothing measured yet."]
+ON_ONE_TASK = (
+    "training return",
+    "each seed",
+    "random",
+    "gated",
+    "Dreamer actor",
+    "AWAC actor",
+    "choice rate",
+    "effective samples",
+)
+
+
+def cells_on_one_task(found: Sequence[dict[str, Any]]) -> list[str]:
+    pick = lambda key, digits=0: number((f[key] for f in found), digits)
+    judged = lambda policy: number(f["judged"].get(f"{policy} mode") for f in found)
+    return [
+        pick("training_return"),
+        ", ".join(number([f["training_return"]]) for f in found),
+        pick("random_return"),
+        judged("gated"),
+        judged("dreamer_actor"),
+        judged("awac_actor"),
+        pick("gate_choice", 2),
+        pick("effective_samples", 2),
+    ]
+
+
+OVER_PHASES = ("average performance", "each seed", "forgetting", "each seed", "choice rate")
+
+
+def cells_over_phases(found: Sequence[dict[str, Any]]) -> list[str]:
+    cells = []
+    for name in ("average performance", "forgetting"):
+        values = [f["metrics"].get(name) for f in found]
+        cells += [number(values, 2), ", ".join(number([v], 2) or "–" for v in values)]
+    return [*cells, number((f["gate_choice"] for f in found), 2)]
 
 
 def published(study: Study, task: str, label: str, results: Path) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 CARTPOLE, CUP, WALKER = "dmc/cartpole_swingup", "dmc/ball_in_cup_catch", "dmc/walker_walk"
 REACHER, FINGER = "dmc/reacher_easy", "dmc/finger_spin"
+THERE_AND_BACK = "walker_cup_crafter_walker"
 # Lives through several tasks: name -> (task, environment steps) of every phase.
 PLANS = {
-    "walker_cup_crafter_walker": (
+    THERE_AND_BACK: (
         (WALKER, 6000),
         (CUP, 20_000),
         ("crafter/reward", 1200),
@@ -90,6 +91,7 @@ GATE_SETTINGS = {
     "no_divergence": ("agent.gate.beta_div=0",),
     "bias0.2": ("agent.gate.bias=0.2",),
 }
+COMPARED = ("gated", "dreamer", "passive")
 
 STUDIES = (
     Study(
@@ -128,9 +130,9 @@ STUDIES = (
         "comparison",
         "What does a second actor change in a life of several tasks? The first task comes back "
         "last.",
-        sum(steps for _, steps in PLANS["walker_cup_crafter_walker"]),
+        sum(steps for _, steps in PLANS[THERE_AND_BACK]),
         3,
-        {name: (f"variant={name}",) for name in ("gated", "dreamer", "passive")},
-        tuple(("walker_cup_crafter_walker", name) for name in ("gated", "dreamer", "passive")),
+        {name: (f"variant={name}",) for name in COMPARED},
+        tuple((THERE_AND_BACK, name) for name in COMPARED),
     ),
 )

@@ -6,10 +6,10 @@ the very same state; see `eval.calibration` for what is concluded.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -20,11 +20,9 @@ from continual.backend import keep_compiled_programs, set_compiler_flags
 from continual.cli import asked_of_run, run_door
 from continual.countdown import Countdown
 from continual.envs.interact import Episode, Moment, Policy, begin, interact, replay_actions
-from continual.envs.registry import make_world
 from continual.envs.world import Action, World
 from continual.errors import UserError
 from continual.files import write_atomically
-from continual.pacing import repeat_of
 from continual.section import Section
 from continual.trained import Trained, load_trained
 from eval.calibration import FILE, Calibration, Fork, Skill, TaskCalibration, to_text
@@ -99,7 +97,7 @@ def forks_of_episode(trained: Trained, task: str, number: int, asked: Asked) -> 
     seed = seeding.evaluation_seed(number)
     policies = {name: _policy(trained, task, name) for name in _names(trained)}
     gated, actor, partner = policies.values()
-    with _world(trained, task) as world, _world(trained, task) as fork:
+    with closing(trained.make_world(task)) as world, closing(trained.make_world(task)) as fork:
         episodes = begin([world], lambda _: (number, seed))
         played = list(_decisions(world, gated, gated.initial(1), episodes))
         actions: list[Action] = [{h: a[0] for h, a in m.actions.items()} for m in played]
@@ -120,7 +118,7 @@ def forks_of_episode(trained: Trained, task: str, number: int, asked: Asked) -> 
 def skill_of(trained: Trained, task: str, asked: Asked) -> Skill:
     """The same episodes with the gate, and with a coin that gives the partner as many decisions."""
     gated = _policy(trained, task, "gated")
-    with _world(trained, task) as world:
+    with closing(trained.make_world(task)) as world:
         judged = judge([world], gated, episodes=asked.episodes)
         rate = sum(e.gate["chosen"] for e in judged) / sum(e.gate["n"] for e in judged)
         coin = RandomGate(p=rate, hold=trained.config.agent.gate.hold)
@@ -170,15 +168,6 @@ def _names(trained: Trained) -> tuple[str, str, str]:
 
 def _policy(trained: Trained, task: str, name: str, gate: GateConfig | None = None) -> Policy:
     return trained.agent.policy(lambda: trained.state, task, name, "sampled", 0, gate=gate)
-
-
-@contextlib.contextmanager
-def _world(trained: Trained, task: str) -> Iterator[World]:
-    world = make_world(task, repeat=repeat_of(task, trained.config.collect))
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from agent.recovery import transplant
 from continual import seeding
 from continual.checkpoint import AGENT, ended_phases, find_checkpoint, load_agent
 from continual.collect import batch_schema
-from continual.envs.registry import make_world, resolve_task
+from continual.envs.registry import resolve_task
 from continual.envs.world import World
 from continual.errors import UserError, nearest
-from continual.pacing import repeat_of
 from continual.rundir import RunFolder
 from continual.trained import PastLife, Trained, life_at, load_trained
 from eval.autopsy import Autopsy, Dissected, Judged, TaskAutopsy, Transplant
@@ -233,9 +232,8 @@ class Examination:
 
     @contextlib.contextmanager
     def _worlds(self, task: str) -> Iterator[list[World]]:
-        config = self.remains.final.config
-        repeat = repeat_of(task, config.collect)
-        worlds = [make_world(task, repeat=repeat) for _ in range(config.evaluate.worlds)]
+        trained = self.remains.final
+        worlds = [trained.make_world(task) for _ in range(trained.config.evaluate.worlds)]
         try:
             yield worlds
         finally:

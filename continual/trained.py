@@ -17,6 +17,7 @@ from continual.config import Config
 from continual.envs.gym import Actor, GymWorld
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, resolve_task
+from continual.envs.world import World
 from continual.errors import UserError, nearest
 from continual.memory import open_memory
 from continual.pacing import repeat_of
@@ -54,10 +55,13 @@ class Trained:
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.agent.union.tasks)
 
+    def make_world(self, task: str) -> World:
+        """A world of a task of the run, by its full name, with the run's action repeat."""
+        return make_world(task, repeat=repeat_of(task, self.config.collect))
+
     def make_env(self, task: str) -> GymWorld:
-        """A world of the run, with the run's action repeat."""
-        task = self.known(task)
-        return GymWorld(make_world(task, repeat=repeat_of(task, self.config.collect)))
+        """The same for loops that are not ours."""
+        return GymWorld(self.make_world(self.known(task)))
 
     def policy(
         self,

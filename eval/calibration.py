@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from continual.errors import UserError
 from continual.strict_yaml import one_line
+from eval.findings import null_for_nan
 
 FILE = "calibration.json"  # in the run's folder
 SCHEMA = 2
@@ -172,11 +173,7 @@ def to_text(found: Calibration) -> str:
         t.task: asdict(judge_forks(t.forks)) | {"skill": t.skill.mean, "skill_error": t.skill.error}
         for t in found.tasks
     }
-    plain = {
-        task: {name: None if math.isnan(value) else value for name, value in verdict.items()}
-        for task, verdict in verdicts.items()
-    }
-    content = {"schema": SCHEMA, **found.model_dump(), "verdicts": plain}
+    content = {"schema": SCHEMA, **found.model_dump(), "verdicts": null_for_nan(verdicts)}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 

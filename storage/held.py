@@ -81,9 +81,8 @@ class Held:
         self._capacity = capacity
         self._files = opened
         self._is_exact = capacity.is_exact
-        self._evict_when = (
-            capacity.size if capacity.is_exact else math.inf
-        )  # so many rows are there
+        # As soon as more rows were appended than this.
+        self._evict_when = capacity.size if capacity.is_exact else math.inf
         self._last_id: StreamId | None = None  # of the stream that rows came to last
         self._last: Stream = None  # type: ignore[assignment]
         self._runs: tuple[tuple[int, int, int], Runs] | None = None  # of the last call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,7 +76,7 @@ class Sure:
 def test_a_branch_returns_what_its_policy_earns_and_then_what_both_do(lived, monkeypatch):
     policies = {"gated": Sure(False), "dreamer_actor": Sure(False), "awac_actor": Sure(True)}
     monkeypatch.setattr(calibrate, "_policy", lambda trained, task, name, gate=None: policies[name])
-    trained = SimpleNamespace(config=load_trained(lived / "lived").config)
+    trained = load_trained(lived / "lived")
     asked = Asked(moments=20, hold=5, follow=50)
     forks = forks_of_episode(trained, "toy/match", 0, asked)
     assert [fork.decision for fork in forks] == list(range(20))
@@ -88,7 +87,7 @@ def test_a_branch_returns_what_its_policy_earns_and_then_what_both_do(lived, mon
 
 
 def test_skill_is_what_a_coin_of_the_same_rate_does_not_have(lived, monkeypatch):
-    trained = SimpleNamespace(config=load_trained(lived / "lived").config)
+    trained = load_trained(lived / "lived")
 
     class Spoken(Sure):
         """Gives the partner every fourth decision."""

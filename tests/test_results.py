@@ -66,7 +66,7 @@ def test_lives_through_several_tasks_are_shown_by_what_they_forget(results, tmp_
         file = results.file_of(piece, tmp_path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(found))
-    *_, row = results.table_over_phases(study, tmp_path)
+    *_, row = results.table_of(study, tmp_path)
     assert [cell.strip() for cell in row.split("|")[1:-1]] == [
         *(study.pairs[1]),
         *("2", "0.38", "0.50, 0.25", "0.10", "0.10, –", ""),
