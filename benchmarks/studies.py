@@ -14,10 +14,10 @@ THERE_AND_BACK = "walker_cup_crafter_walker"
 # Lives through several tasks: name -> (task, environment steps) of every phase.
 PLANS = {
     THERE_AND_BACK: (
-        (WALKER, 6000),
-        (CUP, 20_000),
+        (WALKER, 20_000),
+        (CUP, 24_000),
         ("crafter/reward", 1200),
-        (WALKER, 6000),
+        (WALKER, 20_000),
     ),
 }
 
@@ -79,10 +79,12 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
+# The study came before the scale `laptop` looked less far ahead; what it found stands as it was lived.
+FAR = ("agent.imagination.horizon=15", "agent.imagination.discount_horizon=333")
 AWAC_SETTINGS = {
-    "report": (),
-    "rms": ("agent.riders.awac.advantage=rms",),
-    "rms_beta0.3": ("agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
+    "report": FAR,
+    "rms": (*FAR, "agent.riders.awac.advantage=rms"),
+    "rms_beta0.3": (*FAR, "agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
 }
 GATE_SETTINGS = {
     "default": (),
@@ -99,13 +101,11 @@ STUDIES = (
         "Does the agent learn at the scale of a laptop?",
         60_000,
         3,
-        {name: (f"variant={name}",) for name in ("gated", "dreamer", "awac")}
-        | {"gated_whole": ("variant=gated", "replay.capacity=30000")},
+        {name: (f"variant={name}",) for name in ("gated", "dreamer", "awac")},
         (
             (CUP, "gated"),
             (CARTPOLE, "gated"),
             (WALKER, "gated"),
-            (WALKER, "gated_whole"),
             (CUP, "dreamer"),
             (CUP, "awac"),
         ),
