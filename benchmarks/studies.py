@@ -79,7 +79,7 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
-# The study came before the scale `laptop` looked less far ahead; what it found stands as it was lived.
+# This study came before the scale `laptop` looked less far ahead, and says how it was lived.
 FAR = ("agent.imagination.horizon=15", "agent.imagination.discount_horizon=333")
 AWAC_SETTINGS = {
     "report": FAR,
