@@ -28,6 +28,19 @@ def mean_inside(times: ArrayLike, values: ArrayLike, start: float, stop: float) 
     return float(found.mean()) if len(found) else math.nan
 
 
+def end_performance(
+    times: ArrayLike, values: ArrayLike, start: float, stop: float, *, last: int = 5
+) -> float:
+    """Mean of the last evaluations in (start, stop], as many as there are up to `last`.
+
+    Forgetting and average performance of Continual World (arXiv:2105.10919) are made of these, for
+    the span of a task's own phase and for that of the whole life; ours, `eval.matrix_metrics`, take
+    the one evaluation at the end, of more episodes.
+    """
+    found = _inside(times, values, start, stop)
+    return float(found[-last:].mean()) if len(found) else math.nan
+
+
 def isolated_forgetting(
     times: ArrayLike,
     values: ArrayLike,

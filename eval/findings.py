@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import metrics
+from eval import matrix_metrics, metrics
 from eval.crafter_score import crafter_score, lived_success_rates
 from eval.curves import mean_inside
 from eval.gate_behaviour import (
@@ -92,7 +92,7 @@ class Findings:
       returns, normalised: R and z, [K+1, N].
       learned: per phase.
       average, average_seen: [K+1] curves over phases of z.
-      drops: [K, K+1], see `metrics.drops`, of z.
+      drops: [K, K+1], see `matrix_metrics.drops`, of z.
       lived, judged: gate per phase [K], and per phase and task [K+1][N]; empty without a gate.
       regret: [K+1, N] of the gate, against the better of its policies; None without.
       switches: the gate around each change of task.
@@ -187,9 +187,9 @@ def find(run: RecordedRun) -> Findings:
             _outcome(run, i, rows, random[i], learned, last) for i in range(len(run.tasks))
         ),
         metrics=tuple(metric(judged) for metric in metrics.METRICS) if last else (),
-        average=metrics.average_performance_curve(z),
-        average_seen=metrics.average_seen_curve(z, trained),
-        drops=metrics.drops(z, trained),
+        average=matrix_metrics.average_performance_curve(z),
+        average_seen=matrix_metrics.average_seen_curve(z, trained),
+        drops=matrix_metrics.drops(z, trained),
         lived=gate_while_living(run.episodes, len(run.plan)),
         judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
         side_by_side=columns,

@@ -33,14 +33,12 @@ from eval.matrix import (
     rolling_mean,
     training_curve,
 )
+from eval.matrix_metrics import average_performance_curve, average_seen_curve, drops
 from eval.metrics import (
     METRICS,
     average_performance,
-    average_performance_curve,
     average_performance_seen,
-    average_seen_curve,
     backward_transfer,
-    drops,
     forgetting,
     forgetting_from_best,
 )
