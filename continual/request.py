@@ -37,12 +37,12 @@ class _Arguments(Config):
     runs: str = "runs"
     fresh: bool = False
     from_: str = Field("", alias="from")
-    references: bool = False
+    reference: bool = False
     track: str = ""
     video: bool = False
 
 
-_LOCAL = {"name", "runs", "fresh", "from", "references", "track", "video"}
+_LOCAL = {"name", "runs", "fresh", "from", "reference", "track", "video"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def parse_request(argv: list[str]) -> Request:
         _is_tracked(local.get("track", "")),
         _is_filmed(local.get("video", False)),
     )
-    if not _truth("references", local.get("references", False)):
+    if not _truth("reference", local.get("reference", False)):
         return request
     return replace(request, references=tuple(_references(request)))
 

@@ -158,6 +158,7 @@ def find(run: RecordedRun) -> Findings:
         False if headline == RANDOM else clears_random(rows[k][task], random[task])
         for k, task in enumerate(trained, start=1)
     )
+    alone = _lived_alone(run, random, scales, headline, mode)
     judged = Judged(
         z=z[: last + 1],
         trained=trained[:last],
@@ -168,7 +169,8 @@ def find(run: RecordedRun) -> Findings:
         ],
         not_normalised={i: scale.note for i, scale in enumerate(scales) if scale.note},
         spans=[(span.start, span.stop) for span in run.spans[:last]],
-        references=_reference_areas(run, scales, headline, mode),
+        references={i: one.area for i, one in alone.items()},
+        experts={i: one.end for i, one in alone.items()},
     )
     columns = side_by_side(taken, run.tasks, len(run.plan), policies)
     return Findings(
@@ -299,19 +301,38 @@ def _scale(run: RecordedRun, task: str, random: Cell) -> Scale:
     return Scale(task, zero, high, zero_is, note)
 
 
-def _reference_areas(
-    run: RecordedRun, scales: Sequence[Scale], policy: str, mode: ActionMode
-) -> dict[int, float]:
-    """Task index -> mean z of the life of that task alone, on the scales of this run."""
-    areas: dict[int, float] = {}
-    for task, alone in load_references(run).items():
+@dataclass(frozen=True)
+class _Alone:
+    """A life of one task alone, in z of the run that it is a reference of.
+
+    Attributes:
+      area: mean over its evaluations.
+      end: the last one; NaN where that is not above the random agent.
+    """
+
+    area: float
+    end: float
+
+
+def _lived_alone(
+    run: RecordedRun,
+    random: Sequence[Cell],
+    scales: Sequence[Scale],
+    policy: str,
+    mode: ActionMode,
+) -> dict[int, _Alone]:
+    """Task index -> its reference, of the tasks that have one."""
+    found: dict[int, _Alone] = {}
+    for task, reference in load_references(run).items():
         i = run.tasks.index(task)
-        curve = evaluation_curve(evaluations(alone.episodes), task, policy, mode)
-        (span,) = alone.spans
-        area = mean_inside(*_normalised_curve(curve, scales[i]), span.start, span.stop)
+        curve = evaluation_curve(evaluations(reference.episodes), task, policy, mode)
+        (span,) = reference.spans
+        times, z = _normalised_curve(curve, scales[i])
+        area = mean_inside(times, z, span.start, span.stop)
         if not math.isnan(area):
-            areas[i] = area
-    return areas
+            is_better = clears_random(curve[-1][1], random[i])
+            found[i] = _Alone(area, math.nan if is_better is False else float(z[-1]))
+    return found
 
 
 def _normalised_curve(points: Sequence[tuple[int, Cell]], scale: Scale) -> tuple[Vector, Vector]:

@@ -18,6 +18,7 @@ LAST = "trained last"
 FIRST = "trained first: no phase came before"
 NOT_REPEATED = "trained in one phase only"
 NO_REFERENCE = "no single-task reference"
+WEAK_REFERENCE = "its single-task reference ends no better than the random agent"
 LAST_ALONE = "trained last: 0 by construction, and no other task counts"
 
 
@@ -36,6 +37,7 @@ class Judged:
       not_normalised: task -> why it cannot be normalised.
       spans: (start, stop) of phases 1 … K in environment steps.
       references: task -> mean z of an agent that lived its phase alone, from scratch.
+      experts: task -> z at the end of that life; NaN if that is not above the random agent.
     """
 
     z: Matrix
@@ -45,6 +47,7 @@ class Judged:
     not_normalised: Mapping[int, str] = field(default_factory=dict)
     spans: Sequence[tuple[float, float]] = ()
     references: Mapping[int, float] = field(default_factory=dict)
+    experts: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def last(self) -> int:

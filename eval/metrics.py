@@ -8,6 +8,7 @@ is undefined is NaN and says why; it is never 0. The numbers themselves are comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,8 +19,10 @@ from eval.judged import (
     FIRST,
     LAST,
     LAST_ALONE,
+    NO_REFERENCE,
     NOT_LEARNED,
     NOT_TRAINED,
+    WEAK_REFERENCE,
     Judged,
     Metric,
     mean_over_tasks,
@@ -54,6 +57,31 @@ def average_performance_seen(judged: Judged) -> Metric:
         {task: NOT_TRAINED for task in judged.tasks if task not in judged.trained},
         "mean over tasks i trained in phases 1 … K of z[K,i]",
         "GEM (Lopez-Paz & Ranzato 2017)",
+    )
+
+
+def average_performance_of_experts(judged: Judged) -> Metric:
+    """A_K with a single-task run of the same agent in the place of the highest return.
+
+    Source: the normalised score of D4RL (arXiv:2004.07219), of an expert that is the same agent.
+    """
+    share = np.full(len(judged.tasks), np.nan)
+    left_out: dict[int, str] = {}
+    for task in judged.tasks:
+        if task not in judged.experts:
+            left_out[task] = NO_REFERENCE if task in judged.trained else NOT_TRAINED
+        elif math.isnan(judged.experts[task]):
+            left_out[task] = WEAK_REFERENCE
+        else:
+            share[task] = judged.z[-1, task] / judged.experts[task]
+    return mean_over_tasks(
+        judged,
+        "average performance, of single-task",
+        share,
+        left_out,
+        "mean over tasks i of (R[K,i] − random_i) / (alone_i − random_i); alone_i = return of an "
+        "agent that lived i's phase alone, at its end",
+        "D4RL (Fu et al. 2020), the expert being a single-task run of the same agent and budget",
     )
 
 
@@ -134,6 +162,7 @@ def forward_transfer(judged: Judged) -> Metric:
 METRICS: tuple[Callable[[Judged], Metric], ...] = (
     average_performance,
     average_performance_seen,
+    average_performance_of_experts,
     forgetting,
     forgetting_from_best,
     backward_transfer,

@@ -18,6 +18,7 @@ from eval.judged import (
     NOT_LEARNED,
     NOT_NORMALISED,
     NOT_TRAINED,
+    WEAK_REFERENCE,
     Judged,
 )
 from eval.matrix import (
@@ -37,6 +38,7 @@ from eval.matrix_metrics import average_performance_curve, average_seen_curve, d
 from eval.metrics import (
     METRICS,
     average_performance,
+    average_performance_of_experts,
     average_performance_seen,
     backward_transfer,
     forgetting,
@@ -117,6 +119,16 @@ def test_a_task_without_a_number_is_left_out_of_the_average_and_says_which_way()
     assert metric.left_out == {1: NOT_JUDGED}
     metric = average_performance(judged(z, TRAINED3, not_normalised={1: "no range"}))
     assert metric.left_out == {1: f"{NOT_NORMALISED}: no range"}
+
+
+def test_what_a_task_came_to_is_set_beside_what_it_comes_to_alone():
+    # 0.2 of 0.8, 0.7 of 0.5; the second one's reference learnt nothing.
+    life = Judged(R3, TRAINED3, LEARNED3, experts={0: 0.8, 1: NAN, 2: 0.5})
+    metric = average_performance_of_experts(life)
+    assert metric.value == pytest.approx((0.25 + 1.4) / 2)
+    assert metric.left_out == {1: WEAK_REFERENCE}
+    without = average_performance_of_experts(judged(R3, TRAINED3))
+    assert "no single-task reference" in without.reason
 
 
 def test_forgetting_is_own_phase_end_minus_end_over_all_tasks():
