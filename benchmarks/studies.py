@@ -14,10 +14,10 @@ THERE_AND_BACK = "walker_cup_crafter_walker"
 # Lives through several tasks: name -> (task, environment steps) of every phase.
 PLANS = {
     THERE_AND_BACK: (
-        (WALKER, 20_000),
+        (WALKER, 10_000),
         (CUP, 24_000),
         ("crafter/reward", 1200),
-        (WALKER, 20_000),
+        (WALKER, 10_000),
     ),
 }
 
