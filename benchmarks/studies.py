@@ -14,10 +14,10 @@ THERE_AND_BACK = "walker_cup_crafter_walker"
 # Lives through several tasks: name -> (task, environment steps) of every phase.
 PLANS = {
     THERE_AND_BACK: (
-        (WALKER, 10_000),
-        (CUP, 24_000),
+        (WALKER, 20_000),
+        (CUP, 20_000),
         ("crafter/reward", 1200),
-        (WALKER, 10_000),
+        (WALKER, 20_000),
     ),
 }
 
@@ -80,7 +80,7 @@ class Study:
 
 
 # This study came before the scale `laptop` looked less far ahead, and says how it was lived.
-FAR = ("agent.imagination.horizon=15", "agent.imagination.discount_horizon=333")
+FAR = ("agent.imagination.discount_horizon=333",)
 AWAC_SETTINGS = {
     "report": FAR,
     "rms": (*FAR, "agent.riders.awac.advantage=rms"),
