@@ -26,9 +26,8 @@ Mode = Literal["online", "offline"]
 PROJECT = "continual"  # unless WANDB_PROJECT says otherwise
 _CONNECT = 30.0  # seconds after which W&B is not to be reached
 _UPLOAD = 300.0  # seconds that a finished run waits for its last rows; they are on the disk as well
-_FLUSH = (
-    1.0  # seconds that W&B's process keeps rows to itself; what it has not written dies with us
-)
+# Seconds that W&B's process keeps rows to itself; what it has not written dies with us.
+_FLUSH = 1.0
 _TAG = 64  # characters of a tag that W&B takes
 
 
