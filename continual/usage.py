@@ -43,7 +43,7 @@ where it goes
   fresh=true  begin anew beside a run of that name, never over it
 
   video=true  keeps a film of one episode of every task trained so far, at every phase end
-  reference=true   lives each of its tasks alone as well, afterwards, inside the run's folder: what
+  reference=true  lives each of its tasks alone as well, afterwards, inside the run's folder: what
               transfer is measured against
 
 who hears of it

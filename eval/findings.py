@@ -330,8 +330,9 @@ def _lived_alone(
         times, z = _normalised_curve(curve, scales[i])
         area = mean_inside(times, z, span.start, span.stop)
         if not math.isnan(area):
-            is_better = clears_random(curve[-1][1], random[i])
-            found[i] = _Alone(area, math.nan if is_better is False else float(z[-1]))
+            # Where no random agent was judged, an end at z = 0 or below is no measure either.
+            is_better = clears_random(curve[-1][1], random[i]) is not False and z[-1] > 0
+            found[i] = _Alone(area, float(z[-1]) if is_better else math.nan)
     return found
 
 

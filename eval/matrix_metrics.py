@@ -47,7 +47,8 @@ def forgetting_after_training(R: Matrix, trained: Sequence[int]) -> Vector:
     trained. Negative: it got better after its own phase.
 
     Source: Continual World (arXiv:2105.10919), whose two ends are means of 5 evaluations
-    (`eval.curves.end_performance`); Mammoth's backward transfer is its negative, over i < K.
+    (`eval.curves.end_performance`). With one phase a task Mammoth's backward transfer is its
+    negative, over i < K.
     """
     last, lost = len(R) - 1, _undefined(R)
     for phase, task in enumerate(trained[:last], start=1):
