@@ -190,9 +190,8 @@ class Living:
     def _learn(self) -> None:
         """Do the updates that the clock owes."""
         life, config = self.life, self.config
-        while life.clock.updates < updates_due(
-            life.clock.agent_steps, config.collect, config.replay
-        ):
+        task = self.phase.task
+        while life.clock.updates < updates_due(life.clock, task, config.collect, config.replay):
             number, tasks = life.clock.updates, list(self.agent.union.tasks)
             rng = seeding.generator(config.seed, "batch", number)
             replay = config.replay
@@ -215,7 +214,8 @@ class Living:
     def _prefetch(self, number: int, schema: Schema) -> None:
         """Let the rows of a batch to come be copied while the learner is busy."""
         config, replay = self.config, self.config.replay
-        ahead = rows_before_update(number, self.life.clock.agent_steps, config.collect, replay)
+        clock, task = self.life.clock, self.phase.task
+        ahead = rows_before_update(number, clock, task, config.collect, replay)
         rng = seeding.generator(config.seed, "batch", number)
         self.replay.prefetch(rng, replay.batch, replay.drawn, schema, ahead)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from agent.config import AgentConfig
 from continual import resources
@@ -30,10 +30,34 @@ def _canonical(key: str) -> str:
         raise ValueError(str(error)) from None
 
 
+DEFAULT = "default"
+
+
+def _canonical_or_default(key: str) -> str:
+    return key if key == DEFAULT else _canonical(key)
+
+
+def _for_all(value: Any) -> Any:
+    """A number in a table's place holds for every task."""
+    return value if isinstance(value, dict) else {DEFAULT: value}
+
+
+def _with_default(table: dict[str, float]) -> dict[str, float]:
+    if DEFAULT not in table:
+        raise ValueError(f"no {DEFAULT!r}, which holds for tasks that no other key names")
+    return table
+
+
 Count = Annotated[int, Field(gt=0)]
 TaskKey = Annotated[str, AfterValidator(_canonical)]
 CountByTask = dict[TaskKey, Count]
 EnvStepsByTask = dict[TaskKey, EnvSteps]
+Ratio = Annotated[float, Field(ge=0)]
+RatioByTask = Annotated[
+    dict[Annotated[str, AfterValidator(_canonical_or_default)], Ratio],
+    BeforeValidator(_for_all),
+    AfterValidator(_with_default),
+]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -47,8 +71,10 @@ class CollectConfig(Section):
     start: Annotated[int, Field(ge=0)] = Field(
         1024, description="rows lived before the first update"
     )
-    train_ratio: Annotated[float, Field(ge=0)] = Field(
-        512.0, description="rows replayed per row lived; 0: no learning"
+    train_ratio: RatioByTask = Field(
+        {DEFAULT: 512.0, "dmc": 1024.0},
+        description="rows replayed per row lived: a number, or numbers by task, domain or "
+        f"provider with {DEFAULT!r} for all else; 0: no learning",
     )
     budgets: EnvStepsByTask = Field(
         {},
@@ -125,7 +151,7 @@ class Config(Section):
                 f"replay.capacity={self.replay.capacity} is below "
                 f"{least}, which sequences of {self.replay.drawn} rows and retention ask for"
             )
-        if self.collect.train_ratio > 0 and self.collect.start < 2 * n:
+        if any(self.collect.train_ratio.values()) and self.collect.start < 2 * n:
             raise ValueError(
                 f"collect.start={self.collect.start} is below {2 * n}, two sequences and their "
                 "contexts in every world"

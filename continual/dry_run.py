@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import jax
 
@@ -13,7 +14,7 @@ from continual.envs.registry import interface_of
 from continual.needs import needs_of, rows_in
 from continual.pacing import repeat_of, updates_due
 from continual.request import Request
-from continual.scheduler import inside_points
+from continual.scheduler import Clock, inside_points
 
 
 def describe(request: Request) -> str:
@@ -27,11 +28,12 @@ def describe(request: Request) -> str:
     needs = needs_of(config, curriculum, agent, state)
 
     lines = [request.banner(None).replace("begins:", "would be in:"), "", "phases"]
-    rows: Counter[str] = Counter()
+    clock = Clock()
     for phase in curriculum.plan:
-        before = updates_due(rows.total(), config.collect, config.replay)
-        rows[phase.task] += rows_in(phase, config.collect)
-        updates = updates_due(rows.total(), config.collect, config.replay) - before
+        clock = replace(clock, agent_steps=clock.agent_steps + rows_in(phase, config.collect))
+        due = updates_due(clock, phase.task, config.collect, config.replay)
+        updates = due - clock.updates
+        clock = replace(clock, updates=due).next_phase()
         judged = len(inside_points(config.evaluate, phase)) + 1
         repeat = repeat_of(phase.task, config.collect)
         lines.append(
@@ -39,7 +41,7 @@ def describe(request: Request) -> str:
             f"about {updates:>10,} updates, judged {judged} times"
         )
     for task in curriculum.tasks:
-        if task not in rows:
+        if all(phase.task != task for phase in curriculum.plan):
             lines.append(f"    -  {task:<28} judged only")
 
     lines += ["", "parameters"]

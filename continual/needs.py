@@ -13,7 +13,7 @@ from agent.agent import Agent, AgentState
 from continual.collect import row_schema
 from continual.config import CollectConfig, Config
 from continual.errors import UserError
-from continual.pacing import decisions_in
+from continual.pacing import decisions_in, train_ratio_of
 from curricula.loader import NamedCurriculum, PlannedPhase
 from storage.files import sizes_below
 from storage.mirror import nbytes_of
@@ -49,7 +49,8 @@ def needs_of(config: Config, curriculum: NamedCurriculum, agent: Agent, state: A
     learnt = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     every = min(config.checkpoint.every, lived.total())
     # An update rewrites latents; the old ones are kept until the next checkpoint.
-    rewritten = min(config.replay.capacity, lived.total(), int(every * config.collect.train_ratio))
+    ratio = max(train_ratio_of(task, config.collect) for task in lived)
+    rewritten = min(config.replay.capacity, lived.total(), int(every * ratio))
     between = every * max(row.values()) + rewritten * latents + learnt
     phases = len(curriculum.plan)
     kept = (config.checkpoint.keep + phases + 1) * learnt

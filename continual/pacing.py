@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from continual.config import CollectConfig
+from continual.config import DEFAULT, CollectConfig
 from continual.envs.registry import most_specific
 from continual.errors import UserError
 from continual.replay_config import ReplayConfig
+from continual.scheduler import Clock
 from curricula.loader import PlannedPhase
 
 
@@ -22,27 +23,37 @@ def decisions_in(phase: PlannedPhase, collect: CollectConfig) -> int:
     return -(-phase.steps // (repeat_of(phase.task, collect) * collect.worlds))
 
 
-def updates_due(agent_steps: int, collect: CollectConfig, replay: ReplayConfig) -> int:
-    """Updates that should have happened after `agent_steps` rows.
+def train_ratio_of(task: str, collect: CollectConfig) -> float:
+    """Rows replayed per row lived in a phase of a task. An update replays B * T of them."""
+    return most_specific(collect.train_ratio, task, collect.train_ratio[DEFAULT])
 
-    train_ratio counts replayed rows per row lived, and an update replays B * T of them.
+
+def updates_due(clock: Clock, task: str, collect: CollectConfig, replay: ReplayConfig) -> int:
+    """Updates that should have happened by now in a life, which is in a phase of `task`.
+
+    What a phase leaves over, less than an update, is not carried into the next.
     """
-    lived = max(0, agent_steps - collect.start)
-    return int(lived * collect.train_ratio / (replay.batch * replay.length))
+    _, rows_before, updates_before = clock.phase_start
+    lived = max(0, clock.agent_steps - max(collect.start, rows_before))
+    ratio = train_ratio_of(task, collect)
+    return updates_before + int(lived * ratio / (replay.batch * replay.length))
 
 
 def rows_before_update(
-    number: int, agent_steps: int, collect: CollectConfig, replay: ReplayConfig
+    number: int, clock: Clock, task: str, collect: CollectConfig, replay: ReplayConfig
 ) -> int:
-    """Rows that will come, in whole decisions of all worlds, before update `number` is due.
+    """Rows that will come in a phase of `task`, in whole decisions of all worlds, before update
+    `number` is due.
 
     Args:
       number: of the update, counted from 0.
     """
-    if collect.train_ratio == 0:
+    ratio = train_ratio_of(task, collect)
+    if ratio == 0:
         return 0
-    lived = math.ceil((number + 1) * replay.batch * replay.length / collect.train_ratio)
-    missing = max(0, collect.start + lived - agent_steps)
+    _, rows_before, updates_before = clock.phase_start
+    lived = math.ceil((number + 1 - updates_before) * replay.batch * replay.length / ratio)
+    missing = max(0, max(collect.start, rows_before) + lived - clock.agent_steps)
     return -(-missing // collect.worlds) * collect.worlds
 
 
@@ -54,8 +65,9 @@ def refuse_short_phases(
     Raises:
       UserError: one does not, and there is to be learning.
     """
-    needed = replay.drawn + 1
-    for phase in plan if collect.train_ratio > 0 else ():
+    phases, needed = list(plan), replay.drawn + 1
+    learns = any(train_ratio_of(phase.task, collect) for phase in phases)
+    for phase in phases if learns else ():
         decisions = decisions_in(phase, collect)
         if decisions < needed:
             raise UserError(

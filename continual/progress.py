@@ -9,7 +9,7 @@ from statistics import median
 from typing import TextIO
 
 from continual.config import Config
-from continual.pacing import repeat_of
+from continual.pacing import repeat_of, train_ratio_of
 from continual.scheduler import Clock, Evaluate
 from continual.status_line import StatusLine, duration
 from curricula.loader import NamedCurriculum
@@ -46,11 +46,13 @@ class Progress(StatusLine):
 
     def lived(self, clock: Clock) -> None:
         now = time.monotonic()
-        first = self._config.collect.train_ratio > 0 and _updates(clock) <= _COMPILING
+        task = self._curriculum.plan[clock.phase - 1].task
+        learns = train_ratio_of(task, self._config.collect) > 0
+        first = learns and _updates(clock) <= _COMPILING
         if clock.phase != self._now.phase or first:
             self._samples.clear()  # no measure of what is to come
         self._now = clock
-        self._doing = f"living in {self._curriculum.plan[clock.phase - 1].task}"
+        self._doing = f"living in {task}"
         if not self._samples or now - self._samples[-1][0] > 1.0:
             self._samples.append((now, clock.agent_steps, clock.updates))
             while now - self._samples[0][0] > _WINDOW and len(self._samples) > _FEWEST + 1:

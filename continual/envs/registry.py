@@ -7,13 +7,15 @@ that fulfils `Provider`, and one line in `PROVIDERS`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from continual.envs import crafter, dmc, toy
 from continual.envs.interface import Interface
 from continual.envs.repeat import ActionRepeat
 from continual.envs.world import World
 from continual.errors import UserError, nearest
+
+N = TypeVar("N", int, float)
 
 
 class Provider(Protocol):
@@ -86,7 +88,7 @@ def resolve_key(key: str) -> str:
     raise UserError(f"{key!r}: no task, domain or provider, {nearest(key, {*known, *ALIASES})}")
 
 
-def most_specific(table: Mapping[str, int], task: str, default: int) -> int:
+def most_specific(table: Mapping[str, N], task: str, default: N) -> N:
     """The entry for a task in a table of canonical keys, else for its domain, its provider."""
     return next((table[key] for key in keys_of(task) if key in table), default)
 
