@@ -47,8 +47,9 @@ def single_task_transfer(judged: Judged) -> Metric:
             left_out[task] = NO_REFERENCE
         else:
             area = _area(judged, task, phases[0])
-            gained[task] = transfer_against_reference(area, judged.references[task])
-    denominators = ", ".join(f"{1 - judged.references[t]:.3f}" for t in sorted(judged.references))
+            gained[task] = transfer_against_reference(area, judged.references[task].area)
+    areas = [judged.references[task].area for task in sorted(judged.references)]
+    denominators = ", ".join(f"{1 - area:.3f}" for area in areas)
     return mean_over_tasks(
         judged,
         "forward transfer, single-task",

@@ -23,7 +23,7 @@ from eval.gate_behaviour import (
 )
 from eval.gate_sums import GateMeans
 from eval.health import Health, health
-from eval.judged import NOT_JUDGED, NOT_LEARNED, NOT_TRAINED, Judged, Metric
+from eval.judged import NOT_JUDGED, NOT_LEARNED, NOT_TRAINED, Alone, Judged, Metric
 from eval.matrix import (
     NARROW,
     ActionMode,
@@ -158,7 +158,6 @@ def find(run: RecordedRun) -> Findings:
         False if headline == RANDOM else clears_random(rows[k][task], random[task])
         for k, task in enumerate(trained, start=1)
     )
-    alone = _lived_alone(run, random, scales, headline, mode)
     judged = Judged(
         z=z[: last + 1],
         trained=trained[:last],
@@ -169,8 +168,7 @@ def find(run: RecordedRun) -> Findings:
         ],
         not_normalised={i: scale.note for i, scale in enumerate(scales) if scale.note},
         spans=[(span.start, span.stop) for span in run.spans[:last]],
-        references={i: one.area for i, one in alone.items()},
-        experts={i: one.end for i, one in alone.items()},
+        references=_lived_alone(run, random, scales, headline, mode),
     )
     columns = side_by_side(taken, run.tasks, len(run.plan), policies)
     return Findings(
@@ -301,28 +299,15 @@ def _scale(run: RecordedRun, task: str, random: Cell) -> Scale:
     return Scale(task, zero, high, zero_is, note)
 
 
-@dataclass(frozen=True)
-class _Alone:
-    """A life of one task alone, in z of the run that it is a reference of.
-
-    Attributes:
-      area: mean over its evaluations.
-      end: the last one; NaN where that is not above the random agent.
-    """
-
-    area: float
-    end: float
-
-
 def _lived_alone(
     run: RecordedRun,
     random: Sequence[Cell],
     scales: Sequence[Scale],
     policy: str,
     mode: ActionMode,
-) -> dict[int, _Alone]:
+) -> dict[int, Alone]:
     """Task index -> its reference, of the tasks that have one."""
-    found: dict[int, _Alone] = {}
+    found: dict[int, Alone] = {}
     for task, reference in load_references(run).items():
         i = run.tasks.index(task)
         curve = evaluation_curve(evaluations(reference.episodes), task, policy, mode)
@@ -332,7 +317,7 @@ def _lived_alone(
         if not math.isnan(area):
             # Where no random agent was judged, an end at z = 0 or below is no measure either.
             is_better = clears_random(curve[-1][1], random[i]) is not False and z[-1] > 0
-            found[i] = _Alone(area, float(z[-1]) if is_better else math.nan)
+            found[i] = Alone(area, float(z[-1]) if is_better else math.nan)
     return found
 
 

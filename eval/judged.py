@@ -23,6 +23,19 @@ LAST_ALONE = "trained last: 0 by construction, and no other task counts"
 
 
 @dataclass(frozen=True)
+class Alone:
+    """An agent that lived one phase alone, from scratch: a reference for the life with many.
+
+    Attributes:
+      area: mean z over its evaluations.
+      end: z of the last one; NaN where that is not above the random agent.
+    """
+
+    area: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Judged:
     """What metrics are computed from; K phases that are over, N tasks.
 
@@ -36,8 +49,7 @@ class Judged:
         (env_steps [M], z [M]) by time.
       not_normalised: task -> why it cannot be normalised.
       spans: (start, stop) of phases 1 … K in environment steps.
-      references: task -> mean z of an agent that lived its phase alone, from scratch.
-      experts: task -> z at the end of that life; NaN if that is not above the random agent.
+      references: task -> its reference, for tasks that have one.
     """
 
     z: Matrix
@@ -46,8 +58,7 @@ class Judged:
     curves: Sequence[tuple[Vector, Vector]] = ()
     not_normalised: Mapping[int, str] = field(default_factory=dict)
     spans: Sequence[tuple[float, float]] = ()
-    references: Mapping[int, float] = field(default_factory=dict)
-    experts: Mapping[int, float] = field(default_factory=dict)
+    references: Mapping[int, Alone] = field(default_factory=dict)
 
     @property
     def last(self) -> int:

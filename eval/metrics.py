@@ -68,12 +68,12 @@ def average_performance_of_experts(judged: Judged) -> Metric:
     share = np.full(len(judged.tasks), np.nan)
     left_out: dict[int, str] = {}
     for task in judged.tasks:
-        if task not in judged.experts:
+        if task not in judged.references:
             left_out[task] = NO_REFERENCE if task in judged.trained else NOT_TRAINED
-        elif math.isnan(judged.experts[task]):
+        elif math.isnan(end := judged.references[task].end):
             left_out[task] = WEAK_REFERENCE
         else:
-            share[task] = judged.z[-1, task] / judged.experts[task]
+            share[task] = judged.z[-1, task] / end
     return mean_over_tasks(
         judged,
         "average performance, of single-task",

@@ -46,20 +46,30 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def one_compilation():
-    """Lives with the same agent share its compiled functions, though each builds its own."""
-    from agent.agent import make_agent  # needs jax, which not every test may have
+@pytest.fixture(scope="session")
+def agents_made():
+    """What `one_compilation` keeps: (agent's config, tasks) -> agent."""
+    return {}
 
-    made = {}
+
+@pytest.fixture(scope="module")
+def one_compilation(agents_made):
+    """Lives with the same agent share its compiled functions, though each builds its own.
+
+    Keys are not watched here: jax then dispatches in Python, and a life acts thousands of times.
+    The agent's own tests watch them.
+    """
+    import jax  # which not every test may have
+
+    from agent.agent import make_agent
 
     def cached(config, interfaces):
         key = (config.model_dump_json(), *interfaces.tasks)
-        if key not in made:
-            made[key] = make_agent(config, interfaces)
-        return made[key]
+        if key not in agents_made:
+            agents_made[key] = make_agent(config, interfaces)
+        return agents_made[key]
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, jax.debug_key_reuse(False):
         for module in ("opening", "trained"):
             patch.setattr(f"continual.{module}.make_agent", cached)
         yield

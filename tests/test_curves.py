@@ -34,7 +34,7 @@ from eval.curves import (
     steps_to_recover,
     zero_shot_transfer,
 )
-from eval.judged import NO_REFERENCE, NOT_REPEATED, Judged
+from eval.judged import NO_REFERENCE, NOT_REPEATED, Alone, Judged
 from tests.test_metrics import record
 
 NAN = math.nan
@@ -127,7 +127,7 @@ def test_metrics_of_a_life_with_repeats_are_those_worked_by_hand():
 
 
 def test_transfer_against_a_reference_prints_its_denominators():
-    life = judged(references={0: 0.5, 1: 0.2})
+    life = judged(references={0: Alone(0.5, 1.0), 1: Alone(0.2, 1.0)})
     own = [(0.4 + 0.6 + 0.8) / 3, (0.5 + 0.7 + 0.7) / 3]
     expected = ((own[0] - 0.5) / 0.5 + (own[1] - 0.2) / 0.8) / 2
     found = single_task_transfer(life)
@@ -154,12 +154,12 @@ def test_a_constant_agent_forgets_nothing_gains_nothing_and_never_falls(level):
 
 @pytest.mark.parametrize("metric", CURVE_METRICS, ids=lambda m: m.__name__)
 def test_neither_the_order_of_tasks_nor_an_unseen_one_changes_a_metric(metric):
-    life = judged(references={0: 0.5, 1: 0.2})
+    life = judged(references={0: Alone(0.5, 1.0), 1: Alone(0.2, 1.0)})
     turned = judged(
         z=life.z[:, ::-1],
         trained=(1, 0, 1, 0),
         curves=life.curves[::-1],
-        references={1: 0.5, 0: 0.2},
+        references={1: Alone(0.5, 1.0), 0: Alone(0.2, 1.0)},
     )
     assert metric(turned).value == pytest.approx(metric(life).value, nan_ok=True)
     unseen = judged(

@@ -19,6 +19,7 @@ from eval.judged import (
     NOT_NORMALISED,
     NOT_TRAINED,
     WEAK_REFERENCE,
+    Alone,
     Judged,
 )
 from eval.matrix import (
@@ -123,7 +124,12 @@ def test_a_task_without_a_number_is_left_out_of_the_average_and_says_which_way()
 
 def test_what_a_task_came_to_is_set_beside_what_it_comes_to_alone():
     # 0.2 of 0.8, 0.7 of 0.5; the second one's reference learnt nothing.
-    life = Judged(R3, TRAINED3, LEARNED3, experts={0: 0.8, 1: NAN, 2: 0.5})
+    life = Judged(
+        R3,
+        TRAINED3,
+        LEARNED3,
+        references={0: Alone(NAN, 0.8), 1: Alone(NAN, NAN), 2: Alone(NAN, 0.5)},
+    )
     metric = average_performance_of_experts(life)
     assert metric.value == pytest.approx((0.25 + 1.4) / 2)
     assert metric.left_out == {1: WEAK_REFERENCE}

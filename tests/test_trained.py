@@ -35,7 +35,7 @@ judged: [toy/reach]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, one_compilation):
     folder = tmp_path_factory.mktemp("trained")
     (folder / "toys.yaml").write_text(CURRICULUM)
     with pytest.MonkeyPatch.context() as patch:

@@ -14,11 +14,13 @@ from continual.fingerprint import fingerprint
 pytestmark = pytest.mark.usefixtures("one_compilation")
 
 LIFE = """
-description: A toy with looks, and one without.
+description: Toys without looks, one with, and one without again.
 scale: smoke
 phases:
+  - {task: toy/reach, steps: 20}
+  - {task: toy/match, steps: 20}
   - {task: toy/picture, steps: 40}
-  - {task: toy/reach, steps: 40}
+  - {task: toy/reach, steps: 20}
 """
 SMALL = ["collect.start=60", "replay.length=8", "evaluate.inside_every=1", "evaluate.episodes=1"]
 
@@ -33,11 +35,11 @@ def test_a_filmed_life_is_the_life_that_was_not_filmed(tmp_path, monkeypatch):
     assert fingerprint(filmed) == fingerprint(plain)
     # What has no looks is not filmed; what was trained before is, again.
     films = sorted(path.name for path in (filmed / "videos").iterdir())
-    assert films == ["phase0001-toy_picture.mp4", "phase0002-toy_picture.mp4"]
+    assert films == ["phase0003-toy_picture.mp4", "phase0004-toy_picture.mp4"]
     with av.open(str(filmed / "videos" / films[0])) as film:
         assert sum(1 for _ in film.decode(video=0)) == 20
     page = (filmed / "report" / "index.html").read_text()
-    assert "../videos/phase0002-toy_picture.mp4" in page
+    assert "../videos/phase0004-toy_picture.mp4" in page
     assert not (plain / "videos").exists()
 
 

@@ -17,6 +17,8 @@ from continual import reproduce, run
 from continual.envs.toy import ToyWorld
 from continual.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("one_compilation")
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
