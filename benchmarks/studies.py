@@ -123,7 +123,7 @@ STUDIES = (
     Study(
         "gate_sweep",
         "How much hangs on the numbers of the gate?",
-        40_000,
+        24_000,
         2,
         GATE_SETTINGS,
         tuple((CUP, label) for label in GATE_SETTINGS),
