@@ -42,26 +42,40 @@ def success_rates(episodes: Iterable[Mapping[str, int]]) -> NDArray[np.float64]:
     """Share of episodes in percent in which each achievement was unlocked once or more, [22].
 
     Args:
-      episodes: of one life; achievement -> times it was done. NaN everywhere without any.
+      episodes: of one life; achievement -> times it was done, by our names or by those of Crafter's
+        own files (`achievement_collect_coal`). NaN everywhere without any.
+    Raises:
+      ValueError: a name that is no achievement, which would otherwise count as never done.
     """
-    done = [[counts.get(name, 0) >= 1 for name in ACHIEVEMENTS] for counts in episodes]
+    done = []
+    for counts in episodes:
+        by_name = {name.removeprefix("achievement_"): times for name, times in counts.items()}
+        if unknown := sorted(by_name.keys() - set(ACHIEVEMENTS)):
+            raise ValueError(f"{unknown[0]!r}: no achievement of Crafter")
+        done.append([by_name.get(name, 0) >= 1 for name in ACHIEVEMENTS])
     if not done:
         return np.full(len(ACHIEVEMENTS), math.nan)
     rates: NDArray[np.float64] = 100 * np.asarray(done, np.float64).mean(axis=0)
     return rates
 
 
-def crafter_score(rates: ArrayLike) -> float:
-    """exp(mean_i ln(1 + s_i)) - 1, in percent: a geometric mean that counts rare skills.
+def crafter_score(rates: ArrayLike) -> NDArray[np.float64]:
+    """exp(mean_i ln(1 + s_i)) - 1, in percent, [...]: a geometric mean that counts rare skills.
 
-    Source: Hafner 2022 (arXiv:2109.06780), Sec. 4.1. Of one life; over several, average the scores,
-    for the score of averaged rates is higher.
+    Source: Hafner 2022 (arXiv:2109.06780), Sec. 4.1. Of one life each; over several, average the
+    scores, for the score of averaged rates is another number.
 
     Args:
-      rates: [22] s_i in percent, 0 to 100.
+      rates: [..., 22] s_i in PERCENT, 0 to 100.
+    Raises:
+      ValueError: another last axis, or a rate outside 0 to 100.
     """
     s = np.asarray(rates, np.float64)
-    return float(np.exp(np.log1p(s).mean()) - 1)
+    if s.shape[-1:] != (len(ACHIEVEMENTS),):
+        raise ValueError(f"rates {s.shape}, expected [..., {len(ACHIEVEMENTS)}]")
+    if ((s < 0) | (s > 100)).any():
+        raise ValueError("rates are in percent, 0 to 100")
+    return np.asarray(np.expm1(np.log1p(s).mean(axis=-1)))
 
 
 def lived_success_rates(

@@ -198,7 +198,7 @@ def find(run: RecordedRun) -> Findings:
         memories=memories(run.phases, run.train),
         survivals=_survivals(run, taken, headline, mode, scales),
         health=health(run.train),
-        crafter=crafter_score(lived_success_rates(run.episodes)),
+        crafter=float(crafter_score(lived_success_rates(run.episodes))),
     )
 
 

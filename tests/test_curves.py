@@ -179,6 +179,21 @@ def test_the_crafter_score_is_a_geometric_mean_that_counts_rare_skills():
     rates = dict(zip(ACHIEVEMENTS, success_rates(two), strict=True))
     assert (rates["wake_up"], rates["collect_wood"], rates["eat_cow"]) == (100, 50, 0)
     assert np.isnan(success_rates([])).all()
+    # As Crafter's own files name them.
+    theirs = [{f"achievement_{name}": n for name, n in counts.items()} for counts in two]
+    np.testing.assert_array_equal(success_rates(theirs), success_rates(two))
+    with pytest.raises(ValueError, match="'collect_wod': no achievement of Crafter"):
+        success_rates([{"collect_wod": 1}])
+
+
+def test_the_crafter_score_is_of_each_life_and_of_rates_in_percent():
+    lives = np.array([[100.0] * 11 + [0.0] * 11, [0.0] * 22])
+    # exp(11 ln 101 / 22) - 1 = sqrt(101) - 1; the score of mean rates would be sqrt(51) - 1.
+    np.testing.assert_allclose(crafter_score(lives), [np.sqrt(101) - 1, 0])
+    with pytest.raises(ValueError, match=r"rates \(21,\), expected \[..., 22\]"):
+        crafter_score(np.zeros(21))
+    with pytest.raises(ValueError, match="in percent, 0 to 100"):
+        crafter_score(np.full(22, 101.0))
 
 
 def crafter_episode(phase, step, cut=False, **achievements):

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -21,6 +22,7 @@ from eval.matrix_metrics import (
     forgetting_after_training,
     forgetting_from_best,
     forward_transfer,
+    mammoth_forgetting,
 )
 from tests.test_metrics import NAN, R3, R_CYCLES, TRAINED3, TRAINED_CYCLES
 
@@ -65,9 +67,26 @@ def test_a_task_that_no_phase_trained_has_no_number():
 
 def test_before_the_first_phase_is_over_nothing_is_defined():
     for metric in BY_TASK:
-        np.testing.assert_array_equal(metric(R3[:1], TRAINED3), [NAN] * 3)
-    assert np.isnan(average_seen_curve(R3[:1], TRAINED3)).all()
-    assert drops(R3[:1], TRAINED3).shape == (0, 1)
+        np.testing.assert_array_equal(metric(R3[:1], []), [NAN] * 3)
+    assert np.isnan(average_seen_curve(R3[:1], [])).all()
+    assert drops(R3[:1], []).shape == (0, 1)
+
+
+@pytest.mark.parametrize("metric", [*BY_TASK, average_seen_curve, drops])
+def test_a_matrix_without_a_row_before_training_is_refused(metric):
+    with pytest.raises(ValueError, match=r"R \(3, 3\) and 3 phases, expected \[4, N\]"):
+        metric(R3[1:], TRAINED3)
+    with pytest.raises(ValueError, match="expected tasks 0 to 2"):
+        metric(R3, [0, 1, 3])
+    np.testing.assert_array_equal(metric(R3.tolist(), TRAINED3), metric(R3, TRAINED3))
+
+
+def test_mammoths_forgetting_counts_the_last_row_and_the_zeros_of_unseen_tasks():
+    np.testing.assert_allclose(mammoth_forgetting([[0.8], [0.5, 0.7], [0.6, 0.4, 0.9]]), [0.2, 0.3])
+    # Task 0 is at its best in the end; the 0 of task 1 before it was seen is above its best, -1.
+    np.testing.assert_allclose(mammoth_forgetting([[-3], [-5, -1], [-2, -4, -1]]), [0, 4])
+    full = [[0.5, 0.9], [0.3, 0.7]]
+    np.testing.assert_allclose(mammoth_forgetting(full), [0.2])
 
 
 @given(lives)
