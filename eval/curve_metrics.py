@@ -22,12 +22,20 @@ from eval.judged import (
     NOT_LEARNED,
     NOT_REPEATED,
     NOT_TRAINED,
+    NOTHING_EARLY,
+    NOTHING_INSIDE,
+    NOTHING_LATE,
+    PERFECT_REFERENCE,
     Judged,
     Metric,
     mean_of,
     mean_over_tasks,
 )
 from eval.matrix import Vector
+
+# Of a phase. Where evaluations lie further apart, none is the last before a switch in CORA's sense,
+# or just after one in that of De Lange et al.
+NEAR = 0.2
 
 
 def single_task_transfer(judged: Judged) -> Metric:
@@ -45,9 +53,14 @@ def single_task_transfer(judged: Judged) -> Metric:
             left_out[task] = NOT_TRAINED
         elif task not in judged.references:
             left_out[task] = NO_REFERENCE
-        else:
-            area = _area(judged, task, phases[0])
-            gained[task] = transfer_against_reference(area, judged.references[task].area)
+        elif judged.curves:
+            area = mean_inside(*judged.curves[task], *judged.spans[phases[0] - 1])
+            reference = judged.references[task].area
+            gained[task] = transfer_against_reference(area, reference)
+            if math.isnan(area):
+                left_out[task] = NOTHING_INSIDE
+            elif reference == 1:
+                left_out[task] = PERFECT_REFERENCE
     areas = [judged.references[task].area for task in sorted(judged.references)]
     denominators = ", ".join(f"{1 - area:.3f}" for area in areas)
     return mean_over_tasks(
@@ -80,8 +93,10 @@ def isolated(judged: Judged) -> Metric:
         phases = judged.phases_of(task)
         if not phases or phases[0] == judged.last:
             left_out[task] = LAST if phases else NOT_TRAINED
-        elif all(judged.learned[phase - 1] is False for phase in phases):
+        elif not any(map(judged.taught, phases)):
             left_out[task] = NOT_LEARNED
+        elif judged.curves and not _is_judged_late(judged, task):
+            left_out[task] = NOTHING_LATE
         elif judged.curves:
             found = isolated_forgetting(*judged.curves[task], judged.spans, phases[0])
             lost[task] = mean_of(found)
@@ -103,6 +118,8 @@ def zero_shot(judged: Judged) -> Metric:
         phases = judged.phases_of(task)
         if not phases or phases[0] == 1:
             left_out[task] = FIRST if phases else NOT_TRAINED
+        elif judged.curves and not _is_judged_late(judged, task):
+            left_out[task] = NOTHING_LATE
         elif judged.curves:
             found = zero_shot_transfer(*judged.curves[task], judged.spans, phases[0])
             gained[task] = mean_of(found)
@@ -117,25 +134,34 @@ def zero_shot(judged: Judged) -> Metric:
 
 
 def gap(judged: Judged) -> Metric:
-    """Mean over tasks and later phases of the fall inside a phase at its worst."""
+    """Mean over tasks and later phases of the fall just after a switch, at its worst.
+
+    Later than the first phase that taught the task.
+    """
     fallen = _none(judged)
     left_out: dict[int, str] = {}
     for task in judged.tasks:
         phases = judged.phases_of(task)
+        taught = [phase for phase in phases if judged.taught(phase)]
         if not phases or phases[0] == judged.last:
             left_out[task] = LAST if phases else NOT_TRAINED
-        elif judged.learned[phases[0] - 1] is False:
+        elif not taught:
             left_out[task] = NOT_LEARNED
         elif judged.curves:
-            later = [k for k in range(phases[0] + 1, judged.last + 1) if k not in phases]
-            found = [stability_gap(*judged.curves[task], *judged.spans[k - 1]) for k in later]
+            later = [k for k in range(taught[0] + 1, judged.last + 1) if k not in phases]
+            found = [
+                stability_gap(*judged.curves[task], *judged.spans[k - 1], share=NEAR) for k in later
+            ]
             fallen[task] = mean_of(np.array(found, np.float64))
+            if math.isnan(fallen[task]):
+                left_out[task] = NOTHING_EARLY
     return mean_over_tasks(
         judged,
         "stability gap",
         fallen,
         left_out,
-        "mean over tasks i and later phases k without i of z_i(start of k) − min of z_i inside k",
+        "mean over tasks i and later phases k without i of z_i(start of k) − min of z_i in the "
+        f"first {NEAR:.0%} of k",
         "De Lange et al. 2023; as fine as the evaluations inside phases are",
     )
 
@@ -154,7 +180,7 @@ def recovery(judged: Judged) -> Metric:
         "recovery",
         share,
         "mean over repeats of the share of the phase until z_i is again what it was at the end of "
-        "i's phase before; repeats that do not come so far do not count",
+        "i's phase before, which taught it; repeats that do not come so far do not count",
         "after l2metrics (New et al. 2022), which counts experiences",
         consecutive=True,
     )
@@ -171,7 +197,8 @@ def plasticity(judged: Judged) -> Metric:
         judged,
         "plasticity",
         ratio,
-        "mean over repeats of AUC_i(repeat) / AUC_i(first phase of i); AUC = mean z inside a phase",
+        "mean over repeats of AUC_i(repeat) / AUC_i(first phase of i, which taught it); AUC = mean "
+        "z inside a phase",
         "learning on repeats; 1: as fast and as far as the first time",
         consecutive=False,
     )
@@ -211,16 +238,26 @@ def _over_repeats(
         elif judged.curves:
             earlier = phases[:-1] if consecutive else phases[:1] * (len(phases) - 1)
             pairs = zip(earlier, phases[1:], strict=True)
-            found[task] = mean_of(np.array([of_pair(task, a, b) for a, b in pairs]))
-            if math.isnan(found[task]) and not np.isnan(judged.z[:, task]).all():
+            taught = [(a, b) for a, b in pairs if judged.taught(a)]
+            found[task] = mean_of(np.array([of_pair(task, a, b) for a, b in taught], np.float64))
+            if not taught:
+                left_out[task] = NOT_LEARNED
+            elif math.isnan(found[task]) and not np.isnan(judged.z[:, task]).all():
                 left_out[task] = "no repeat that counts"
     return mean_over_tasks(judged, name, found, left_out, formula, source)
 
 
-def _area(judged: Judged, task: int, phase: int) -> float:
-    if not judged.curves:
-        return math.nan
-    return mean_inside(*judged.curves[task], *judged.spans[phase - 1])
+def _is_judged_late(judged: Judged, task: int) -> bool:
+    """Whether every phase has an evaluation of a task near its end, the end itself aside.
+
+    Unknown where the task cannot be normalised, which is said elsewhere.
+    """
+    times, z = judged.curves[task]
+    late = [stop - NEAR * (stop - start) for start, stop in judged.spans]
+    return bool(np.isnan(z).all()) or all(
+        ((times >= from_) & (times < stop)).any()
+        for from_, (_, stop) in zip(late, judged.spans, strict=True)
+    )
 
 
 def _none(judged: Judged) -> Vector:

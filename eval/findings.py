@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -193,10 +193,10 @@ def find(run: RecordedRun) -> Findings:
         lived=gate_while_living(run.episodes, len(run.plan)),
         judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
         side_by_side=columns,
-        regret=regret(columns, mode),
+        regret=regret(columns, mode, _choices(run, policies)),
         switches=switches(run.episodes),
         memories=memories(run.phases, run.train),
-        survivals=_survivals(run, taken, headline, mode, scales),
+        survivals=_survivals(run, taken, headline, mode, scales, learned),
         health=health(run.train),
         crafter=float(crafter_score(lived_success_rates(run.episodes))),
     )
@@ -208,15 +208,20 @@ def _survivals(
     policy: str,
     mode: ActionMode,
     scales: Sequence[Scale],
+    learned: Sequence[bool | None],
 ) -> list[Survival]:
+    """Of tasks without rows; a skill that no phase taught has no half-life."""
     found = []
+    untaught = {phase.task for phase in run.plan} - {
+        phase.task for phase, is_so in zip(run.plan, learned, strict=True) if is_so is not False
+    }
     for task, scale in zip(run.tasks, scales, strict=True):
         own = [e for e in taken if (e.task, e.policy, e.action_mode) == (task, policy, mode)]
         own.sort(key=lambda e: e.env_steps)
         means = np.array([e.cell.mean for e in own], np.float64)
         z = normalised(means[:, None], [scale])[:, 0]
         if outlived := survival(own, z, run.train, task):
-            found.append(outlived)
+            found.append(replace(outlived, half_life=math.nan) if task in untaught else outlived)
     return found
 
 
@@ -279,6 +284,12 @@ def _policies(episodes: Sequence[EpisodeRecord]) -> tuple[str, ...]:
     found = {e.policy for e in episodes if not e.variant} or {RANDOM}
     order = {GATED: 0, ACTOR: 1, RANDOM: 3}
     return tuple(sorted(found, key=lambda policy: (order.get(policy, 2), policy)))
+
+
+def _choices(run: RecordedRun, policies: Sequence[str]) -> tuple[str, ...]:
+    """The two policies that the gate chooses between."""
+    partner = run.config.get("agent", {}).get("partner")
+    return (ACTOR, f"{partner}_actor") if partner else tuple(p for p in policies if p != RANDOM)
 
 
 def _mode_of(taken: Sequence[Evaluation], policy: str) -> ActionMode:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from continual.envs.registry import keys_of, task_names
 from eval.gate_sums import GateMeans, gate_means
 from eval.matrix import ActionMode, Cell, Evaluation, Matrix, cells
 from eval.records import EpisodeRecord
@@ -112,9 +113,8 @@ def _changed(before: str, after: str) -> Change:
 
 
 def _domain(task: str) -> str:
-    """`dmc/walker` of `dmc/walker_walk`; the task itself where a provider has no domains."""
-    provider, _, name = task.partition("/")
-    return f"{provider}/{name.rpartition('_')[0] or name}"
+    """Such as `dmc/walker`; the task itself where it has none, or is known to no world any more."""
+    return keys_of(task)[1] if task in task_names() else task
 
 
 def choice_rates(records: Iterable[EpisodeRecord]) -> dict[str, float]:
@@ -146,15 +146,20 @@ class SideBySide:
         return np.array([[c.mean for c in row] for row in self.rows], np.float64)
 
 
-def regret(columns: Sequence[SideBySide], mode: ActionMode) -> Matrix | None:
+def regret(
+    columns: Sequence[SideBySide], mode: ActionMode, choices: Collection[str]
+) -> Matrix | None:
     """Return of the better of the policies that the gate chooses between, minus its own.
 
     [phases+1, tasks]; below 0 the gate was better than either. None without a gate and a policy
     that was judged alone.
+
+    Args:
+      choices: names of those policies; other riders may have been judged as well.
     """
     found = {c.policy: c.means() for c in columns if c.action_mode == mode}
-    own = found.pop("gated", None)
-    alone = [means for policy, means in found.items() if policy != "random"]
+    own = found.get("gated")
+    alone = [means for policy, means in found.items() if policy in choices]
     if own is None or not alone:
         return None
     better: Matrix = np.fmax.reduce(alone) - own

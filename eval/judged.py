@@ -19,6 +19,12 @@ FIRST = "trained first: no phase came before"
 NOT_REPEATED = "trained in one phase only"
 NO_REFERENCE = "no single-task reference"
 WEAK_REFERENCE = "its single-task reference ends no better than the random agent"
+NOTHING_INSIDE = "no evaluation inside its phase"
+NOTHING_EARLY = "no evaluation in the first fifth of a later phase: see evaluate.inside_every"
+NOTHING_LATE = (
+    "no evaluation in the last fifth of a phase, its end aside: see evaluate.inside_every"
+)
+PERFECT_REFERENCE = "its single-task reference was perfect throughout"
 LAST_ALONE = "trained last: 0 by construction, and no other task counts"
 
 
@@ -71,6 +77,10 @@ class Judged:
 
     def phases_of(self, task: int) -> list[int]:
         return [phase for phase, which in enumerate(self.trained, start=1) if which == task]
+
+    def taught(self, phase: int) -> bool:
+        """Whether a phase counts as having taught its task."""
+        return self.learned[phase - 1] is not False
 
 
 @dataclass(frozen=True)

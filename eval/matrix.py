@@ -158,13 +158,16 @@ def clears_random(own: Cell, random: Cell) -> bool | None:
 def evaluation_curve(
     judged: Iterable[Evaluation], task: str, policy: str, mode: ActionMode
 ) -> list[tuple[int, Cell]]:
-    """p_i(t) of one policy: (env_steps, returns) of each of its evaluations on a task, by time."""
-    points = [
-        (e.env_steps, e.cell)
-        for e in judged
-        if (e.task, e.policy, e.action_mode) == (task, policy, mode)
-    ]
-    return sorted(points, key=lambda point: point[0])
+    """p_i(t) of one policy: (env_steps, returns) of each of its evaluations on a task, by time.
+
+    An agent that was judged twice at one time, as where a phase ends by its return, counts once: by
+    the evaluation at the phase's end, of more episodes.
+    """
+    own = [e for e in judged if (e.task, e.policy, e.action_mode) == (task, policy, mode)]
+    points: dict[int, Evaluation] = {}
+    for e in sorted(own, key=lambda e: (e.env_steps, e.when == "end")):
+        points[e.env_steps] = e
+    return [(at, e.cell) for at, e in points.items()]
 
 
 def training_curve(records: Iterable[EpisodeRecord], task: str) -> list[TrainingEpisode]:

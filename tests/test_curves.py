@@ -34,7 +34,17 @@ from eval.curves import (
     steps_to_recover,
     zero_shot_transfer,
 )
-from eval.judged import NO_REFERENCE, NOT_REPEATED, Alone, Judged
+from eval.judged import (
+    NO_REFERENCE,
+    NOT_LEARNED,
+    NOT_REPEATED,
+    NOTHING_EARLY,
+    NOTHING_INSIDE,
+    NOTHING_LATE,
+    PERFECT_REFERENCE,
+    Alone,
+    Judged,
+)
 from tests.test_metrics import record
 
 NAN = math.nan
@@ -117,13 +127,54 @@ def test_metrics_of_a_life_with_repeats_are_those_worked_by_hand():
     life = judged()
     assert isolated(life).value == pytest.approx(((0.5 - 0.8 + 0.3) / 3 + (0.4 - 0.6) / 2) / 2)
     assert zero_shot(life).value == pytest.approx(0.1)
-    # Task 0: phases 2 (0.8 - 0.1) and 4 (1.0 - 0.4); task 1: phase 3 (0.7 - 0.3).
-    assert gap(life).value == pytest.approx(((0.7 + 0.6) / 2 + 0.4) / 2)
     # 0.8 again after 90 of 100 steps; 0.7 again after 50.
     assert recovery(life).value == pytest.approx((0.9 + 0.5) / 2)
     first = (2.4 / 3) / (1.8 / 3)
     second = (2.6 / 3) / (1.9 / 3)
     assert plasticity(life).value == pytest.approx((first + second) / 2)
+
+
+def judged_early(first, second, **changes):
+    """With evaluations 10 steps into each phase."""
+    times, curves = np.array([*TIMES, 10, 110, 210, 310]), []
+    order = np.argsort(times)
+    for curve, early in ((FIRST, first), (SECOND, second)):
+        curves.append((times[order], np.array([*curve, *early])[order]))
+    return judged(curves=curves, **changes)
+
+
+def test_the_stability_gap_of_a_life_is_that_just_after_its_switches():
+    life = judged_early([0.0, 0.3, 0.1, 0.7], [0.1, 0.1, 0.1, 0.3])
+    # Task 0: phases 2 (0.8 - 0.3) and 4 (1.0 - 0.7); task 1: phase 3 (0.7 - 0.1).
+    assert gap(life).value == pytest.approx(((0.5 + 0.3) / 2 + 0.6) / 2)
+    # What was first taught in phase 3 can only fall in phase 4.
+    late = judged_early([0.0, 0.3, 0.1, 0.7], [0.1] * 4, learned=(False, False, True, False))
+    assert gap(late).value == pytest.approx(0.3)
+    assert gap(late).left_out == {1: NOT_LEARNED}
+    assert set(gap(judged()).left_out.values()) == {NOTHING_EARLY}
+
+
+def test_what_was_not_learned_is_no_measure_of_what_comes_back():
+    life = judged(learned=(False, True, True, True))
+    second = (2.6 / 3) / (1.9 / 3)
+    assert plasticity(life).value == pytest.approx(second)
+    assert recovery(life).value == pytest.approx(0.5)
+    assert plasticity(life).left_out == recovery(life).left_out == {0: NOT_LEARNED}
+
+
+def test_isolated_metrics_need_an_evaluation_near_the_end_of_each_phase():
+    kept = [i for i, t in enumerate(TIMES) if t % 100 != 90]
+    thin = [(np.array(TIMES)[kept], np.array(c)[kept]) for c in (FIRST, SECOND)]
+    for metric in (isolated(judged(curves=thin)), zero_shot(judged(curves=thin))):
+        assert math.isnan(metric.value)
+        assert NOTHING_LATE in metric.left_out.values()
+
+
+def test_an_area_that_cannot_be_compared_says_why():
+    bare = judged(curves=[(np.array([0.0]), np.array([0.0]))] * 2, references={0: Alone(0.5, 1.0)})
+    assert single_task_transfer(bare).left_out == {0: NOTHING_INSIDE, 1: NO_REFERENCE}
+    perfect = judged(references={0: Alone(1.0, 1.0)})
+    assert single_task_transfer(perfect).left_out == {0: PERFECT_REFERENCE, 1: NO_REFERENCE}
 
 
 def test_transfer_against_a_reference_prints_its_denominators():
@@ -146,7 +197,8 @@ def test_what_a_life_without_repeats_cannot_say_has_a_reason():
 
 @given(st.floats(-1, 1))
 def test_a_constant_agent_forgets_nothing_gains_nothing_and_never_falls(level):
-    flat = [(np.array(TIMES), np.full(13, level))] * 2
+    times = np.sort([*TIMES, 110, 210, 310])
+    flat = [(times, np.full(len(times), level))] * 2
     life = judged(curves=flat, z=np.full((5, 2), level))
     for metric in (isolated, zero_shot, gap):
         assert metric(life).value == 0

@@ -331,6 +331,17 @@ def test_curves_hold_every_evaluation_by_time_and_whole_training_episodes():
     assert [e.return_ for e in training_curve(records, "a")] == [9.0]
 
 
+def test_an_agent_judged_twice_at_one_time_counts_once_by_the_phases_end():
+    at = {"env_steps": 100, "task": "a", "policy": "gated", "action_mode": "mode"}
+    records = [
+        record(when="end", eval_id="1@100", return_=2.0, **at),
+        record(when="inside", eval_id="1@100", return_=5.0, **at),
+    ]
+    for order in (records, records[::-1]):
+        ((_, found),) = evaluation_curve(evaluations(order), "a", "gated", "mode")
+        assert found.mean == 2.0
+
+
 def test_rolling_mean_uses_what_there_is_at_the_start():
     np.testing.assert_allclose(rolling_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2), [1, 2, 4, 6])
 

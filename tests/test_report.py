@@ -437,12 +437,31 @@ def test_regret_is_against_the_better_of_the_two_policies():
         column("dreamer_actor", 4, 6),
         column("awac_actor", 7, 2),
         column("random", 99, 99),
+        column("ema_actor", 99, 99),  # a rider that the gate cannot choose
     ]
-    found = regret(columns, "mode")
+    choices = ("dreamer_actor", "awac_actor")
+    found = regret(columns, "mode", choices)
     assert found is not None
     np.testing.assert_array_equal(found, [[2, 3]])
-    assert regret(columns[1:], "mode") is None
-    assert regret(columns[:1], "mode") is None
+    assert regret(columns[1:], "mode", choices) is None
+    assert regret(columns[:1], "mode", choices) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("dmc/cartpole_balance_sparse", "dmc/cartpole_swingup", "task"),
+        ("dmc/finger_spin", "dmc/finger_turn_easy", "task"),
+        ("dmc/ball_in_cup_catch", "dmc/cartpole_swingup", "domain"),
+        ("gone/walker_walk", "gone/walker_run", "domain"),
+    ],
+)
+def test_tasks_of_one_body_are_told_from_those_of_another(before, after, changed):
+    life = [
+        record(split="train", phase=k, task=t, gate={"n": 1}) for k, t in ((1, before), (2, after))
+    ]
+    (switch,) = switches(life)
+    assert switch.changed == changed
 
 
 def test_page_says_what_was_held_what_outlived_it_and_how_the_learner_is(run: Path, html: str):
