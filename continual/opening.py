@@ -166,7 +166,7 @@ def _own(folder: RunFolder, request: Request, agent: Agent, stack: contextlib.Ex
             _refuse_other_settings(folder, kept_config, kept_curriculum)
             _refuse_other_origin(folder, request.origin)
         else:
-            create_run(folder, kept_config, kept_curriculum)
+            create_run(folder, kept_config, kept_curriculum, request.recorded)
     except OSError as error:
         raise UserError(
             f"{folder.path}: cannot be used: {error.strerror}; choose another runs=…"
@@ -199,7 +199,7 @@ def _make_branch(folder: RunFolder, request: Request, origin: Origin, agent: Age
             elif left.name != LOCK:
                 left.unlink()
         branch_off(branch, half, agent, request.config)
-        create_run(half, *_kept(request))
+        create_run(half, *_kept(request), request.recorded)
         sync_path(half.path)
         half.path.rename(folder.path)
         sync_path(folder.path.parent)

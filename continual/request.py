@@ -57,6 +57,7 @@ class Request:
       reason: why this scale.
       is_dry: only say what would be done.
       command: line for a shell that goes on with this run.
+      recorded: the line that begins it, as the run keeps it.
       is_tracked: W&B hears of the life while it is lived.
       is_filmed: an episode of every task is kept as a film at every phase end.
     """
@@ -68,6 +69,7 @@ class Request:
     reason: str
     is_dry: bool
     command: str
+    recorded: str
     is_tracked: bool
     is_filmed: bool
     references: tuple[Request, ...] = ()
@@ -143,12 +145,24 @@ def parse_request(argv: list[str]) -> Request:
         reason,
         is_dry,
         _command(argv, path.name if is_fresh else None),
+        _recorded(argv),
         _is_tracked(local.get("track", "")),
         _is_filmed(local.get("video", False)),
     )
     if not _truth("reference", local.get("reference", False)):
         return request
     return replace(request, references=tuple(_references(request)))
+
+
+def _recorded(argv: list[str]) -> str:
+    """The command line without what it says of this machine: a run's folder may travel."""
+    kept = [a for a in argv if a.partition("=")[0] not in ("runs", "replay.scratch")]
+    shown = [
+        f"{key}={PurePath(value).name}" if key == "from" else a if sign else PurePath(a).name
+        for a in kept
+        for key, sign, value in [a.partition("=")]
+    ]
+    return shlex.join(["python", "-m", "continual.run", *shown])
 
 
 def _references(request: Request) -> Iterator[Request]:

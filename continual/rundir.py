@@ -81,11 +81,19 @@ class RunFolder:
         return self.path / "checkpoints"
 
 
-def create_run(folder: RunFolder, config: Mapping[str, Any], curriculum: Mapping[str, Any]) -> None:
-    """Make the folder with all that describes the run; `config.yaml` last: it marks a whole one."""
+def create_run(
+    folder: RunFolder, config: Mapping[str, Any], curriculum: Mapping[str, Any], command: str
+) -> None:
+    """Make the folder with all that describes the run; `config.yaml` last: it marks a whole one.
+
+    Args:
+      command: that begins it, for a reader.
+    """
     for path in (folder.path, folder.records, folder.checkpoints):
         path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.versions, json.dumps(versions(), indent=2) + "\n")
+    write_atomically(
+        folder.versions, json.dumps({"command": command, **versions()}, indent=2) + "\n"
+    )
     write_atomically(folder.curriculum, dump(curriculum))
     write_atomically(folder.config, dump(config))
 

@@ -17,13 +17,13 @@ from markupsafe import Markup
 from continual.errors import UserError
 from continual.files import write_atomically
 from eval import compare_plots, latex, wording
-from eval.comparison import Comparison, Difference, Group, compare
+from eval.comparison import HEADLINES, Comparison, Difference, Group, compare
 from eval.findings import null_for_nan
 from eval.matrix import Matrix
 from eval.page import ground_of, make_environment
 from eval.statistics import FEWEST_LIVES, Estimate, Summary
 
-HEADLINES = ("average performance", "forgetting")
+GATE_SHOWN = ("p", "chosen", "entropy_gap", "divergence", "penalty")
 
 
 def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
@@ -61,12 +61,24 @@ def render(c: Comparison) -> str:
         points=[(name, Markup(compare_plots.points_panel(c, name))) for name in _defined(c)],
         average=Markup(compare_plots.average_panel(c)),
         gate=Markup(compare_plots.gate_panel(c)) if _has_gate(c) else "",
+        gate_rows=[
+            (group, phase, [float(group.gate(name)[phase - 1]) for name in GATE_SHOWN])
+            for phase in range(1, len(c.plan) + 1)
+            for group in c.groups
+            if not math.isnan(group.gate("chosen")[phase - 1])
+        ],
+        transfers=[
+            (group, row)
+            for group in c.groups
+            if not np.isnan(row := group.single_task_transfer()).all()
+        ],
         matrices=[(group, _cells(group.mean("returns"), group)) for group in c.groups],
         metrics=list(c.definitions.values()),
         defined=_defined(c),
         has_intervals=any(s.mean for row in c.summaries.values() for s in row),
         tested=any(not math.isnan(d.p) for d in c.differences),
         least=FEWEST_LIVES,
+        headlines=HEADLINES,
         unfinished=[life.name for g in c.groups for life in g.lives if life.unfinished],
     )
 
@@ -75,26 +87,43 @@ def answer(c: Comparison) -> Iterator[str]:
     """What each group came to, what it forgot, and what may be concluded: a sentence each."""
     for name, said in zip(HEADLINES, ("Average performance", "Forgetting"), strict=True):
         parts = [
-            f"{wording.score(_mean(summary))} for {group.label} ({_lives(group)})"
+            f"{wording.score(_mean(summary))} for {group.label} ({_counted(group, summary)})"
             for group, summary in zip(c.groups, c.summaries[name], strict=True)
         ]
-        yield f"{said} after {len(c.plan)} phases, on normalised returns: {wording.listed(parts)}."
+        last = c.groups[0].lives[0].last
+        after = f"{last} {'phase' if last == 1 else 'phases'}"
+        yield f"{said} after {after}, on normalised returns: {wording.listed(parts)}."
     yield _verdict(c)
 
 
 def _verdict(c: Comparison) -> str:
-    tested = [d for d in c.differences if d.metric in HEADLINES and not math.isnan(d.p)]
+    headlines = [d for d in c.differences if d.metric in HEADLINES]
+    tested = [d for d in headlines if not math.isnan(d.p)]
     if not tested:
-        fewest = min(len(group.lives) for group in c.groups)
+        why = _why_untested(c, headlines)
+        return f"{why}, and a difference that is seen here may be one between seeds."
+    if clear := [d for d in tested if d.p < 0.05]:
+        return f"Beyond chance, after Holm's correction: {wording.listed(map(_difference, clear))}."
+    if min(d.least_p for d in tested) >= 0.05:
         return (
-            f"With {fewest} {'life' if fewest == 1 else 'lives'} in the smallest group these are "
-            f"points: intervals and tests are given from {FEWEST_LIVES} lives on, and a difference "
-            "that is seen here may be one between seeds."
+            f"With {len(tested[0].differences)} pairs and {len(tested)} tests no difference could "
+            f"have been told from chance: the smallest p there is comes to {_p(tested[0].least_p)}."
         )
-    clear = [d for d in tested if d.p < 0.05]
-    if not clear:
-        return "No difference in either is beyond what sign flips of the pairs give by chance."
-    return f"Beyond chance, after Holm's correction: {wording.listed(map(_difference, clear))}."
+    return "No difference in either is beyond what sign flips of the pairs give by chance."
+
+
+def _why_untested(c: Comparison, headlines: Sequence[Difference]) -> str:
+    fewest = min(len(group.lives) for group in c.groups)
+    if fewest < FEWEST_LIVES or not headlines:
+        lives = f"{fewest} {'life' if fewest == 1 else 'lives'} in the smallest group"
+        return (
+            f"With {lives} these are points: intervals and tests are given from {FEWEST_LIVES} on"
+        )
+    pairs = max(len(d.differences) for d in headlines)
+    return (
+        f"Differences are not tested: {pairs} of the pairs with equal seeds have a number in both "
+        f"groups, and tests are given from {FEWEST_LIVES} on"
+    )
 
 
 def _difference(d: Difference) -> str:
@@ -105,6 +134,12 @@ def _difference(d: Difference) -> str:
 def _lives(group: Group) -> str:
     count = len(group.lives)
     return f"{count} {'life' if count == 1 else 'lives'}"
+
+
+def _counted(group: Group, summary: Summary) -> str:
+    """How many lives a number is of."""
+    defined, lives = len(summary.points), len(group.lives)
+    return _lives(group) if defined == lives else f"{defined} of {_lives(group)}"
 
 
 def _defined(c: Comparison) -> list[str]:
@@ -177,11 +212,16 @@ def to_json(c: Comparison) -> dict[str, Any]:
                         "metrics": {n: m.value for n, m in life.metrics.items()},
                         "returns": life.returns.tolist(),
                         "normalised": life.normalised.tolist(),
-                        "choice_rate": life.chosen.tolist(),
+                        "gate": {n: v.tolist() for n, v in life.gate.items()},
+                        "areas": life.areas.tolist(),
+                        "reference_areas": life.reference_areas.tolist(),
+                        "settings": life.settings,
+                        "versions": life.versions,
                     }
                     for life in group.lives
                 ],
                 "summaries": {n: asdict(c.summaries[n][i]) for n in c.definitions},
+                "single_task_transfer": group.single_task_transfer().tolist(),
             }
             for i, group in enumerate(c.groups)
         ],

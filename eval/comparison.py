@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import numpy as np
 
 from continual.dotted import leaves
 from continual.errors import UserError
-from eval.findings import Findings, find
+from eval.curve_metrics import transfer_against_reference
+from eval.findings import find
+from eval.gate_sums import GATE_SUMS
 from eval.judged import Metric
 from eval.matrix import Matrix, Vector
-from eval.run_folder import KeptPhase, load_run
+from eval.run_folder import KeptPhase, RecordedRun, load_run
 from eval.statistics import FEWEST_LIVES, Summary, holm, sign_flip_test, summarise
 
 SEED = 0  # of the intervals: the same runs give the same page
@@ -27,6 +29,9 @@ _MANY = 4  # runs that are worth the start of processes
 
 # What says nothing of what a life is: settings that change no number, or name it.
 _ASIDE = ("seed", "variant", "scale", "log.", "checkpoint.", "evaluate.worlds")
+# A random gate that opens as often as another life's did takes the rates of its own seed's.
+_OF_ITS_SEED = ("agent.gate.by_task", "agent.gate.recorded")
+HEADLINES = ("average performance", "forgetting")
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,15 @@ class Life:
     """What is kept of one run; its records are not.
 
     Attributes:
-      settings: flattened config, but for what says nothing of what it is.
+      settings: flattened config, but for what says nothing of what it is, and what else makes
+        lives different: the lengths of their phases, and where they were branched off others.
+      last: the newest phase that was judged at its end.
       metrics: name -> metric.
       returns, normalised: [K+1, N].
       average: [K+1] mean of z over all tasks.
-      chosen: [K], choice rate of the gate while living; NaN without one.
+      gate: statistic -> [K], means while living; NaN without a gate.
+      areas, reference_areas: [N], mean z inside a task's first phase, and of an agent that lived
+        it alone.
     """
 
     name: str
@@ -49,11 +58,20 @@ class Life:
     plan: tuple[KeptPhase, ...]
     tasks: tuple[str, ...]
     unfinished: str
+    last: int
     metrics: Mapping[str, Metric]
     returns: Matrix
     normalised: Matrix
     average: Vector
-    chosen: Vector
+    gate: Mapping[str, Vector]
+    areas: Vector
+    reference_areas: Vector
+    versions: Mapping[str, Any]
+    command: str
+
+    @property
+    def chosen(self) -> Vector:
+        return self.gate["chosen"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +87,24 @@ class Group:
 
     def mean(self, name: str) -> np.ndarray:
         """Mean over lives of an array that each has, over those that are not NaN."""
-        found = np.stack([getattr(life, name) for life in self.lives])
-        with np.errstate(invalid="ignore"):
-            counted = np.maximum((~np.isnan(found)).sum(axis=0), 1)
-            means = np.nansum(found, axis=0) / counted
-        return np.where(np.isnan(found).all(axis=0), np.nan, means)
+        return _mean([getattr(life, name) for life in self.lives])
+
+    def gate(self, name: str) -> Vector:
+        """[K], mean over lives of a statistic of the gate."""
+        return _mean([life.gate[name] for life in self.lives])
+
+    def single_task_transfer(self) -> Vector:
+        """FT_i of Continual World, [N]: areas are averaged over lives before the ratio.
+
+        Over the lives that have a reference; NaN for a task without any.
+        """
+        have = [life for life in self.lives if not np.isnan(life.reference_areas).all()]
+        if not have:
+            return np.full(len(self.lives[0].tasks), math.nan)
+        own = _mean([life.areas for life in have])
+        alone = _mean([life.reference_areas for life in have])
+        pairs = zip(own, alone, strict=True)
+        return np.array([transfer_against_reference(float(a), float(b)) for a, b in pairs])
 
 
 @dataclass(frozen=True)
@@ -81,16 +112,20 @@ class Difference:
     """A metric of a group minus that of the first group, life by life of equal seeds.
 
     Attributes:
-      differences: [pairs].
-      p: of the exact sign-flip test, Holm's correction applied over all of the table; NaN with
-        fewer than 8 pairs, or where one is undefined.
+      seeds, differences: [pairs] in which both lives have a number.
+      undefined: seeds of the other pairs.
+      p: of the exact sign-flip test, Holm's correction applied over its family, which is the
+        headlines of all groups or all else; NaN with fewer than 8 pairs.
+      least_p: the smallest that p could have come to.
     """
 
     label: str
     metric: str
     seeds: tuple[str, ...]
+    undefined: tuple[str, ...]
     differences: Vector
-    p: float
+    p: float = math.nan
+    least_p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -123,7 +158,15 @@ def compare(folders: Sequence[Path]) -> Comparison:
     """
     if len(folders) < 2:
         raise UserError(f"expected two runs or more, found {len(folders)}")
-    lives = _load_all(folders)
+    return compare_lives(_load_all(folders))
+
+
+def compare_lives(lives: Sequence[Life]) -> Comparison:
+    """Group lives that differ in their seed alone, and set the groups side by side.
+
+    Raises:
+      UserError: two are the same life, or they did not live the same plan as far as each other.
+    """
     for life in lives[1:]:
         _refuse_another_plan(lives[0], life)
     groups = _groups(lives)
@@ -134,6 +177,12 @@ def compare(folders: Sequence[Path]) -> Comparison:
     }
     differences = _differences(groups, list(definitions), rng)
     return Comparison(groups, definitions, summaries, differences)
+
+
+def _mean(arrays: Sequence[Vector]) -> np.ndarray:
+    found = np.stack(arrays)
+    counted = np.maximum((~np.isnan(found)).sum(axis=0), 1)
+    return np.where(np.isnan(found).all(axis=0), np.nan, np.nansum(found, axis=0) / counted)
 
 
 def _summary(values: Vector, rng: np.random.Generator) -> Summary:
@@ -159,20 +208,34 @@ def _life(folder: Path) -> Life:
         seed=run.seed,
         variant=run.variant,
         headline=f.headline,
-        settings={k: v for k, v in leaves(run.config).items() if not k.startswith(_ASIDE)},
+        settings=_settings(run),
         plan=run.plan,
         tasks=run.tasks,
         unfinished=run.unfinished,
+        last=f.last,
         metrics={metric.name: metric for metric in f.metrics},
         returns=f.returns,
         normalised=f.normalised,
         average=f.average,
-        chosen=_chosen(f),
+        gate={
+            name: np.array([getattr(g, name) if g.decisions else math.nan for g in f.lived])
+            for name in GATE_SUMS
+        },
+        areas=f.areas,
+        reference_areas=f.reference_areas,
+        versions=run.versions,
+        command=run.command,
     )
 
 
-def _chosen(f: Findings) -> Vector:
-    return np.array([g.chosen if g.decisions else math.nan for g in f.lived], np.float64)
+def _settings(run: RecordedRun) -> dict[str, Any]:
+    settings = {k: v for k, v in leaves(run.config).items() if not k.startswith(_ASIDE)}
+    if settings.get("agent.gate.recorded"):
+        settings = {k: v for k, v in settings.items() if not k.startswith(_OF_ITS_SEED)}
+        settings["agent.gate.recorded"] = "each its seed's"
+    settings["curriculum.steps"] = " + ".join(f"{phase.steps:,}" for phase in run.plan)
+    settings["branched_at"] = " and ".join(f"{env_steps:,}" for _, env_steps in run.ancestry)
+    return settings
 
 
 def _refuse_another_plan(first: Life, life: Life) -> None:
@@ -183,6 +246,11 @@ def _refuse_another_plan(first: Life, life: Life) -> None:
         raise UserError(
             f"{life.name} lived {_shown(life)}, and {first.name} {_shown(first)}: only lives of "
             "one plan can be compared"
+        )
+    if life.last != first.last:
+        raise UserError(
+            f"{life.name} has been judged after phase {life.last}, and {first.name} after phase "
+            f"{first.last}: only lives that have come as far as each other can be compared"
         )
 
 
@@ -228,21 +296,35 @@ def _labels(kinds: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def _differences(
     groups: Sequence[Group], names: Sequence[str], rng: np.random.Generator
 ) -> list[Difference]:
-    first, found = groups[0], []
-    ours = {life.seed: life for life in first.lives}
-    for group in groups[1:]:
-        pairs = [(life, ours[life.seed]) for life in group.lives if life.seed in ours]
-        for name in names:
-            values = np.array(
-                [a.metrics[name].value - b.metrics[name].value for a, b in pairs], np.float64
-            )
-            p = math.nan
-            if len(values) >= FEWEST_LIVES and not np.isnan(values).any():
-                p = sign_flip_test(values, rng).p_value
-            seeds = tuple(life.seed for life, _ in pairs)
-            found.append(Difference(group.label, name, seeds, values, p))
-    tested = [i for i, d in enumerate(found) if not math.isnan(d.p)]
-    for i, p in zip(tested, holm([found[i].p for i in tested]), strict=True):
-        d = found[i]
-        found[i] = Difference(d.label, d.metric, d.seeds, d.differences, float(p))
+    found = [_difference(groups[0], group, name, rng) for group in groups[1:] for name in names]
+    # Headlines are not made to pay for everything else that is looked at.
+    for family in (
+        [i for i, d in enumerate(found) if (d.metric in HEADLINES) == is_headline and d.p == d.p]
+        for is_headline in (True, False)
+    ):
+        corrected = holm([found[i].p for i in family])
+        for i, p in zip(family, corrected, strict=True):
+            least = min(1.0, len(family) * 2.0 ** (1 - len(found[i].differences)))
+            found[i] = replace(found[i], p=float(p), least_p=least)
     return found
+
+
+def _difference(first: Group, group: Group, metric: str, rng: np.random.Generator) -> Difference:
+    """Before any correction of p."""
+    ours = {life.seed: life.metrics[metric].value for life in first.lives}
+    pairs = {
+        life.seed: life.metrics[metric].value - ours[life.seed]
+        for life in group.lives
+        if life.seed in ours
+    }
+    defined = {seed: value for seed, value in pairs.items() if not math.isnan(value)}
+    values = np.array(list(defined.values()), np.float64)
+    is_tested = len(values) >= FEWEST_LIVES
+    return Difference(
+        group.label,
+        metric,
+        tuple(defined),
+        tuple(seed for seed in pairs if seed not in defined),
+        values,
+        sign_flip_test(values, rng).p_value if is_tested else math.nan,
+    )

@@ -45,24 +45,21 @@ def single_task_transfer(judged: Judged) -> Metric:
     worse than chance takes below 0. One life against one reference: over seeds, average both areas
     first.
     """
+    own, alone = areas(judged), reference_areas(judged)
     gained = _none(judged)
     left_out: dict[int, str] = {}
     for task in judged.tasks:
-        phases = judged.phases_of(task)
-        if not phases:
+        if not judged.phases_of(task):
             left_out[task] = NOT_TRAINED
         elif task not in judged.references:
             left_out[task] = NO_REFERENCE
         elif judged.curves:
-            area = mean_inside(*judged.curves[task], *judged.spans[phases[0] - 1])
-            reference = judged.references[task].area
-            gained[task] = transfer_against_reference(area, reference)
-            if math.isnan(area):
+            gained[task] = transfer_against_reference(own[task], alone[task])
+            if math.isnan(own[task]):
                 left_out[task] = NOTHING_INSIDE
-            elif reference == 1:
+            elif alone[task] == 1:
                 left_out[task] = PERFECT_REFERENCE
-    areas = [judged.references[task].area for task in sorted(judged.references)]
-    denominators = ", ".join(f"{1 - area:.3f}" for area in areas)
+    denominators = ", ".join(f"{1 - area:.3f}" for area in alone if not math.isnan(area))
     return mean_over_tasks(
         judged,
         "forward transfer, single-task",
@@ -72,6 +69,24 @@ def single_task_transfer(judged: Judged) -> Metric:
         + (f"; denominators {denominators}" if denominators else ""),
         "Continual World (Wołczyk et al. 2021); of z instead of success",
     )
+
+
+def areas(judged: Judged) -> Vector:
+    """AUC_i, mean z over the evaluations inside the first phase of task i, [N]."""
+    found = _none(judged)
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if phases and judged.curves:
+            found[task] = mean_inside(*judged.curves[task], *judged.spans[phases[0] - 1])
+    return found
+
+
+def reference_areas(judged: Judged) -> Vector:
+    """AUC_i^ref of an agent that lived task i alone, [N]."""
+    found = _none(judged)
+    for task, alone in judged.references.items():
+        found[task] = alone.area
+    return found
 
 
 def transfer_against_reference(area: float, reference: float) -> float:

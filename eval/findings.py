@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import matrix_metrics, metrics
+from eval import curve_metrics, matrix_metrics, metrics
 from eval.crafter_score import crafter_score, lived_success_rates
 from eval.curves import mean_inside
 from eval.gate_behaviour import (
@@ -99,6 +99,8 @@ class Findings:
       memories, health: per phase, where there was learning.
       survivals: of the tasks that have left the replay.
       crafter: Crafter score in percent of the lived episodes; NaN without any.
+      areas, reference_areas: [N], mean z inside a task's first phase, and of an agent that lived
+        it alone; NaN where there is none.
     """
 
     run: RecordedRun
@@ -126,6 +128,8 @@ class Findings:
     survivals: list[Survival]
     health: list[Health]
     crafter: float
+    areas: Vector
+    reference_areas: Vector
 
     @property
     def has_gate(self) -> bool:
@@ -199,6 +203,8 @@ def find(run: RecordedRun) -> Findings:
         survivals=_survivals(run, taken, headline, mode, scales, learned),
         health=health(run.train),
         crafter=float(crafter_score(lived_success_rates(run.episodes))),
+        areas=curve_metrics.areas(judged),
+        reference_areas=curve_metrics.reference_areas(judged),
     )
 
 
@@ -267,6 +273,8 @@ def to_json(f: Findings) -> dict[str, Any]:
         ],
         "health": [asdict(signs) for signs in f.health],
         "crafter_score": f.crafter,
+        "areas": f.areas.tolist(),
+        "reference_areas": f.reference_areas.tolist(),
         "policies": [asdict(column) for column in f.side_by_side],
         "curves": {
             task: {

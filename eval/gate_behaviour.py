@@ -109,10 +109,10 @@ def _until(episodes: Iterable[EpisodeRecord]) -> Iterator[EpisodeRecord]:
 def _changed(before: str, after: str) -> Change:
     if before == after:
         return "nothing"
-    return "task" if _domain(before) == _domain(after) else "domain"
+    return "task" if domain_of(before) == domain_of(after) else "domain"
 
 
-def _domain(task: str) -> str:
+def domain_of(task: str) -> str:
     """Such as `dmc/walker`; the task itself where it has none, or is known to no world any more."""
     return keys_of(task)[1] if task in task_names() else task
 

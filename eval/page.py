@@ -156,6 +156,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "f": f,
         "run": run,
         "answer": wording.answer(f),
+        "privileges": wording.privileges(run),
         "matrix": matrix_cells(f),
         "ramp": [plots.cell_colours(i / 10)[0] for i in range(11)],
         "evaluation_legend": [

@@ -89,6 +89,11 @@ class RecordedRun:
         return self.path.resolve().name
 
     @property
+    def command(self) -> str:
+        """That began the run; empty where versions.json does not say."""
+        return _text(self.versions.get("command"))
+
+    @property
     def trained(self) -> tuple[int, ...]:
         """s(1) … s(K): index in `tasks` of what each phase trains."""
         return tuple(self.tasks.index(phase.task) for phase in self.plan)

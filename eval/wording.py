@@ -9,6 +9,8 @@ import numpy as np
 
 from eval.autopsy import TaskAutopsy
 from eval.findings import ACTOR, GATED, RANDOM, Findings, Outcome, normalised
+from eval.gate_behaviour import domain_of
+from eval.run_folder import RecordedRun
 
 SPELLED_OUT = 4  # with more tasks than these a sentence names the extremes only
 
@@ -18,6 +20,9 @@ POLICIES = {
     "awac_actor": "AWAC actor",
     RANDOM: "random agent",
 }
+
+# Rules of what stays in a replay, and of what is drawn from it, that go by task or by phase.
+_KNOWING = ("task_quota", "task_balanced", "current_share")
 
 
 def policy_name(policy: str) -> str:
@@ -183,3 +188,25 @@ def _of_many(outcomes: Sequence[Outcome]) -> str:
 
 def _plural(noun: str, count: int) -> str:
     return noun if count == 1 else f"{noun}s"
+
+
+def privileges(run: RecordedRun) -> list[str]:
+    """What the agent and its learning are told that a world does not say, a sentence each."""
+    domains: dict[str, list[str]] = {}
+    for task in run.tasks:
+        domains.setdefault(domain_of(task), []).append(task)
+    shared = [tasks for tasks in domains.values() if len(tasks) > 1]
+    told = "At every step which task it is in, by the observations that are there and the actions "
+    told += "that are asked for"
+    if shared:
+        told += f"; but not which of {' and not which of '.join(map(listed, shared))}"
+    replay = run.config.get("replay", {})
+    rules = {key: (replay.get(key) or {}).get("kind", "") for key in ("retention", "sampling")}
+    knowing = [f"replay.{key}={kind}" for key, kind in rules.items() if kind in _KNOWING]
+    return [
+        f"{told}.",
+        "Not when a phase ends, nor what comes next.",
+        f"Its replay knows which task a row is of, and when that changes ({listed(knowing)})."
+        if knowing
+        else "Judging knows boundaries; the agent's updates do not.",
+    ]

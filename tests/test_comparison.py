@@ -12,10 +12,13 @@ import pytest
 
 from continual.errors import UserError
 from eval import compare
-from eval.compare_page import answer, to_csv, to_json, to_latex, write_comparison
+from eval.compare_page import answer, render, to_csv, to_json, to_latex, write_comparison
+from eval.comparison import HEADLINES, Life, compare_lives
 from eval.comparison import compare as compare_runs
 from eval.findings import find
-from eval.run_folder import load_run
+from eval.gate_sums import GATE_SUMS
+from eval.judged import Metric
+from eval.run_folder import KeptPhase, load_run
 from tests.synthetic_run import CRAFTER, CUP, WALKER, SyntheticRun
 from tests.test_report import Page
 
@@ -40,6 +43,126 @@ def runs(folder: Path, count: int, plan=(CUP, CRAFTER), **groups) -> list[Path]:
 @pytest.fixture(scope="module")
 def few(tmp_path_factory) -> list[Path]:
     return runs(tmp_path_factory.mktemp("few"), 3, gated={}, dreamer=PLAIN)
+
+
+def life(label: str, seed: int, performance: float, forgetting: float, **fields) -> Life:
+    """Of two phases and tasks; `label` is a setting of its own."""
+    values = dict(zip(HEADLINES, (performance, forgetting), strict=True)) | {"recovery": 0.5}
+    made = {
+        "name": f"{label}-s{seed}",
+        "seed": str(seed),
+        "variant": "gated",
+        "headline": "gated",
+        "settings": {"kind": label},
+        "plan": (KeptPhase(task=CUP, steps=9, cycle=1), KeptPhase(task=CRAFTER, steps=9, cycle=1)),
+        "tasks": (CUP, CRAFTER),
+        "unfinished": "",
+        "last": 2,
+        "metrics": {n: Metric(n, v, "a formula", "a source") for n, v in values.items()},
+        "returns": np.zeros((3, 2)),
+        "normalised": np.zeros((3, 2)),
+        "average": np.zeros(3),
+        "gate": {name: np.full(2, seed / 10) for name in GATE_SUMS},
+        "areas": np.full(2, math.nan),
+        "reference_areas": np.full(2, math.nan),
+        "versions": {},
+        "command": "python -m continual.run life.yaml",
+    }
+    return Life(**made | fields)
+
+
+def lives_of(label: str, seeds, performance: float, **fields) -> list[Life]:
+    """That differ a little from seed to seed."""
+    return [life(label, s, performance + s / 1000, 0.1 + s / 1000, **fields) for s in seeds]
+
+
+def test_eight_pairs_that_all_differ_alike_are_told_from_chance():
+    found = compare_lives(lives_of("a", range(8), 0.1) + lives_of("b", range(8), 0.9))
+    *_, verdict = answer(found)
+    # 2 / 2^8, twice for the two headlines; other measures do not count.
+    assert "average performance of gated, kind=b by 0.800 (p = 0.016)" in verdict
+    assert "forgetting" not in verdict
+    many = [one for label in "abcdefg" for one in lives_of(label, range(8), 0.5)]
+    *_, verdict = answer(compare_lives(many))
+    assert "With 8 pairs and 12 tests no difference could have been told from chance" in verdict
+
+
+def test_a_number_says_of_how_many_lives_it_is():
+    ours, theirs = lives_of("a", range(9), 0.1), lives_of("b", range(9), 0.9)
+    theirs[3] = life("b", 3, math.nan, 0.2)
+    found = compare_lives(ours + theirs)
+    first, *_ = answer(found)
+    assert "0.904 for gated, kind=b (8 of 9 lives)" in first
+    assert "8 of 9 lives" in Page(render(found)).text
+    (difference,) = [d for d in found.differences if d.metric == HEADLINES[0]]
+    assert (len(difference.seeds), difference.undefined) == (8, ("3",))
+    assert difference.p == pytest.approx(2 * 2 / 256)
+    assert "undefined for seed 3" in Page(render(found)).text
+
+
+def test_lives_without_a_twin_of_their_seed_are_not_called_few():
+    found = compare_lives(lives_of("a", range(8), 0.1) + lives_of("b", range(8, 16), 0.9))
+    *_, verdict = answer(found)
+    assert verdict.startswith("Differences are not tested: 0 of the pairs with equal seeds")
+
+
+def test_the_verdict_on_a_life_in_progress_is_of_the_phases_that_were_judged():
+    both = [life(label, 0, 0.5, 0.1, last=1, unfinished="phase 2 of 2") for label in "ab"]
+    assert "after 1 phase, " in next(answer(compare_lives(both)))
+    with pytest.raises(
+        UserError, match="a-s0 has been judged after phase 2, and b-s0 after phase 1"
+    ):
+        compare_lives([both[1], life("a", 0, 0.5, 0.1)])
+
+
+def test_transfer_over_lives_averages_areas_before_the_ratio():
+    areas = [(0.2, 0.1), (0.8, 0.7)]  # of two lives: own, and the task alone
+    lives = [
+        life(
+            "a",
+            s,
+            0.5,
+            0.1,
+            areas=np.array([own, math.nan]),
+            reference_areas=np.array([ref, math.nan]),
+        )
+        for s, (own, ref) in enumerate(areas)
+    ]
+    found = compare_lives([*lives, life("b", 0, 0.5, 0.1)])
+    # (0.5 - 0.4) / (1 - 0.4), where the mean of both lives' ratios is 0.222.
+    np.testing.assert_allclose(found.groups[0].single_task_transfer(), [1 / 6, math.nan])
+    assert np.isnan(found.groups[1].single_task_transfer()).all()
+    text = Page(render(found)).text
+    assert "0.167" in text
+    assert "0.600" in text
+    numbers = to_json(found)["groups"][0]
+    assert numbers["single_task_transfer"] == [pytest.approx(1 / 6), None]
+    assert numbers["lives"][1]["reference_areas"] == [0.7, None]
+
+
+def test_random_gates_with_the_rates_of_their_seeds_are_one_group(tmp_path):
+    def gate(seed: int) -> dict[str, object]:
+        rates = {CUP: seed / 10}
+        return {"agent": {"gate": {"kind": "random", "recorded": f"g-s{seed}", "by_task": rates}}}
+
+    paths = [
+        SyntheticRun(tmp_path / f"c-s{s}", plan=(CUP,), settings={"seed": s, **gate(s)}).write()
+        for s in range(2)
+    ]
+    (group,) = compare_runs(paths).groups
+    assert len(group.lives) == 2
+
+
+def test_lives_of_other_lengths_and_branches_are_other_groups(tmp_path):
+    paths = runs(tmp_path, 1, a={}, b={}, c={})
+    for path, steps in zip(paths, (50_000, 60_000, 50_000), strict=True):
+        curriculum = path / "curriculum.yaml"
+        curriculum.write_text(curriculum.read_text().replace("50000", str(steps)))
+    (paths[2] / "ancestry.json").write_text('[{"origin": "old@phase1", "env_steps": 50000}]')
+    first, longer, branch = compare_runs(paths).groups
+    assert [len(g.lives) for g in (first, longer, branch)] == [1, 1, 1]
+    assert "steps=60,000 + 60,000" in longer.label
+    assert "branched_at=50,000" in branch.label
 
 
 def test_runs_that_differ_in_their_seed_alone_make_a_group(few):
