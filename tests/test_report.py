@@ -464,6 +464,24 @@ def test_tasks_of_one_body_are_told_from_those_of_another(before, after, changed
     assert switch.changed == changed
 
 
+def test_the_page_says_what_the_agent_is_told_and_what_its_replay_knows(tmp_path):
+    plain = load_run(SyntheticRun(tmp_path / "plain", plan=(CUP, WALKER)).write())
+    said = " ".join(wording.privileges(plain))
+    assert "which task it is in" in said
+    assert "not which of" not in said
+    assert "updates do not" in said
+    knowing = SyntheticRun(
+        tmp_path / "knowing",
+        plan=(WALKER, "dmc/walker_run", CUP),
+        settings={"replay": {"retention": {"kind": "task_quota"}, "sampling": {"kind": "uniform"}}},
+    )
+    said = " ".join(wording.privileges(load_run(knowing.write())))
+    assert "but not which of dmc/walker_walk and dmc/walker_run" in said
+    assert "(replay.retention=task_quota)" in said
+    assert "updates do not" not in said
+    assert said in Page(write_report(knowing.folder).read_text()).text
+
+
 def test_page_says_what_was_held_what_outlived_it_and_how_the_learner_is(run: Path, html: str):
     text = Page(html).text
     f = find(load_run(run))

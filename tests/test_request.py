@@ -91,6 +91,12 @@ def test_the_command_that_goes_on_names_this_interpreter(folder, monkeypatch):
     assert request().command == ".venv/bin/python -m continual.run toys.yaml"
 
 
+def test_what_a_run_keeps_of_its_command_says_nothing_of_the_machine(folder):
+    more = ["seed=2", f"runs={folder}", f"replay.scratch={folder}", "name=mine"]
+    kept = parse_request([str(folder / "toys.yaml"), *more]).recorded
+    assert kept == "python -m continual.run toys.yaml seed=2 name=mine"
+
+
 def test_a_phase_that_leaves_no_sequence_behind_is_refused_where_there_is_learning():
     short = ["collect.budgets={toy/match: 33}", "collect.repeat={toy: 2}"]  # 17 decisions
     assert request(*short).curriculum.plan[1].steps == 33
