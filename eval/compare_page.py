@@ -67,6 +67,12 @@ def render(c: Comparison) -> str:
             for group in c.groups
             if not math.isnan(group.gate("chosen")[phase - 1])
         ],
+        crafter=[
+            (task, group, scores)
+            for task in c.groups[0].lives[0].crafter
+            for group in c.groups
+            if len(scores := group.crafter(task))
+        ],
         transfers=[
             (group, row)
             for group in c.groups
@@ -215,6 +221,7 @@ def to_json(c: Comparison) -> dict[str, Any]:
                         "gate": {n: v.tolist() for n, v in life.gate.items()},
                         "areas": life.areas.tolist(),
                         "reference_areas": life.reference_areas.tolist(),
+                        "crafter_scores": life.crafter,
                         "settings": life.settings,
                         "versions": life.versions,
                     }

@@ -48,6 +48,7 @@ class Life:
       gate: statistic -> [K], means while living; NaN without a gate.
       areas, reference_areas: [N], mean z inside a task's first phase, and of an agent that lived
         it alone.
+      crafter: task of Crafter -> score of the lived episodes, in percent; NaN without any.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Life:
     gate: Mapping[str, Vector]
     areas: Vector
     reference_areas: Vector
+    crafter: Mapping[str, float]
     versions: Mapping[str, Any]
     command: str
 
@@ -92,6 +94,11 @@ class Group:
     def gate(self, name: str) -> Vector:
         """[K], mean over lives of a statistic of the gate."""
         return _mean([life.gate[name] for life in self.lives])
+
+    def crafter(self, task: str) -> Vector:
+        """[lives with a score], in percent; over lives Crafter states mean and population sd."""
+        scores = np.array([life.crafter[task] for life in self.lives], np.float64)
+        return scores[~np.isnan(scores)]
 
     def single_task_transfer(self) -> Vector:
         """FT_i of Continual World, [N]: areas are averaged over lives before the ratio.
@@ -223,6 +230,7 @@ def _life(folder: Path) -> Life:
         },
         areas=f.areas,
         reference_areas=f.reference_areas,
+        crafter={c.task: c.score for c in f.crafter},
         versions=run.versions,
         command=run.command,
     )

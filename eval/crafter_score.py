@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +80,7 @@ def crafter_score(rates: ArrayLike) -> NDArray[np.float64]:
 
 
 def lived_success_rates(
-    records: Iterable[EpisodeRecord], budget: int = BUDGET
+    records: Iterable[EpisodeRecord], budget: int = BUDGET, task: str = "crafter/reward"
 ) -> NDArray[np.float64]:
     """Success rates of the whole training episodes of a life that ended within a budget, [22].
 
@@ -92,7 +93,7 @@ def lived_success_rates(
     counted: list[Mapping[str, int]] = []
     phase, before, here = 0, 0, 0
     for r in records:
-        if r.split != "train" or r.task != "crafter/reward":
+        if r.split != "train" or r.task != task:
             continue
         if r.phase != phase:
             phase, before = r.phase, before + here
@@ -100,3 +101,53 @@ def lived_success_rates(
         if not r.cut and before + here <= budget and "achievements" in r.extras:
             counted.append(r.extras["achievements"])
     return success_rates(counted)
+
+
+def judged_success_rates(
+    records: Iterable[EpisodeRecord], policy: str, mode: str, task: str = "crafter/reward"
+) -> NDArray[np.float64]:
+    """Success rates of the newest evaluation of a policy at a phase's end, [22]."""
+    newest: dict[int, list[Mapping[str, int]]] = {}
+    for r in records:
+        if (r.when, r.task, r.policy, r.action_mode) == ("end", task, policy, mode):
+            newest.setdefault(r.phase, []).append(r.extras.get("achievements", {}))
+    return success_rates(newest[max(newest)] if newest else [])
+
+
+@dataclass(frozen=True)
+class CrafterRates:
+    """What a life came to in a task of Crafter; NaN where there were no episodes.
+
+    Attributes:
+      lived: [22] success rates in percent, which the official score is of.
+      judged: [22] those of the newest evaluation at a phase's end, which has fewer episodes and
+        learns nothing between them.
+    """
+
+    task: str
+    lived: NDArray[np.float64]
+    judged: NDArray[np.float64]
+
+    @property
+    def score(self) -> float:
+        """In percent, official where the budget was lived."""
+        return float(crafter_score(self.lived))
+
+    @property
+    def judged_score(self) -> float:
+        return float(crafter_score(self.judged))
+
+
+def crafter_rates(
+    records: Sequence[EpisodeRecord], tasks: Iterable[str], policy: str, mode: str
+) -> tuple[CrafterRates, ...]:
+    """Of every task of Crafter among `tasks`; the score is the same with and without reward."""
+    return tuple(
+        CrafterRates(
+            task,
+            lived_success_rates(records, task=task),
+            judged_success_rates(records, policy, mode, task),
+        )
+        for task in tasks
+        if task.startswith("crafter/")
+    )

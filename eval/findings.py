@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval import curve_metrics, matrix_metrics, metrics
-from eval.crafter_score import crafter_score, lived_success_rates
+from eval.crafter_score import ACHIEVEMENTS, CrafterRates, crafter_rates
 from eval.curves import mean_inside
 from eval.gate_behaviour import (
     SideBySide,
@@ -98,7 +98,7 @@ class Findings:
       switches: the gate around each change of task.
       memories, health: per phase, where there was learning.
       survivals: of the tasks that have left the replay.
-      crafter: Crafter score in percent of the lived episodes; NaN without any.
+      crafter: success rates and scores in Crafter's tasks.
       areas, reference_areas: [N], mean z inside a task's first phase, and of an agent that lived
         it alone; NaN where there is none.
     """
@@ -127,7 +127,7 @@ class Findings:
     memories: list[PhaseMemory]
     survivals: list[Survival]
     health: list[Health]
-    crafter: float
+    crafter: tuple[CrafterRates, ...]
     areas: Vector
     reference_areas: Vector
 
@@ -202,7 +202,7 @@ def find(run: RecordedRun) -> Findings:
         memories=memories(run.phases, run.train),
         survivals=_survivals(run, taken, headline, mode, scales, learned),
         health=health(run.train),
-        crafter=float(crafter_score(lived_success_rates(run.episodes))),
+        crafter=crafter_rates(run.episodes, run.tasks, headline, mode),
         areas=curve_metrics.areas(judged),
         reference_areas=curve_metrics.reference_areas(judged),
     )
@@ -272,7 +272,15 @@ def to_json(f: Findings) -> dict[str, Any]:
             asdict(s) | {"since": s.since.tolist(), "z": s.z.tolist()} for s in f.survivals
         ],
         "health": [asdict(signs) for signs in f.health],
-        "crafter_score": f.crafter,
+        "crafter": {
+            c.task: {
+                "score": c.score,
+                "judged_score": c.judged_score,
+                "success_rates": dict(zip(ACHIEVEMENTS, c.lived.tolist(), strict=True)),
+                "judged_success_rates": dict(zip(ACHIEVEMENTS, c.judged.tolist(), strict=True)),
+            }
+            for c in f.crafter
+        },
         "areas": f.areas.tolist(),
         "reference_areas": f.reference_areas.tolist(),
         "policies": [asdict(column) for column in f.side_by_side],

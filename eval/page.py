@@ -22,6 +22,7 @@ from continual.strict_yaml import dump
 from eval import plots, wording
 from eval.autopsy import DEFINITIONS, Autopsy, TaskAutopsy, load_autopsy
 from eval.calibration import judge_forks, load_calibration
+from eval.crafter_score import ACHIEVEMENTS
 from eval.findings import Findings, find, normalised, to_json
 from eval.gate_behaviour import gate_curve
 from eval.gate_sums import GATE_SUMS
@@ -156,6 +157,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "f": f,
         "run": run,
         "answer": wording.answer(f),
+        "achievements": ACHIEVEMENTS,
         "privileges": wording.privileges(run),
         "matrix": matrix_cells(f),
         "ramp": [plots.cell_colours(i / 10)[0] for i in range(11)],

@@ -65,6 +65,7 @@ def life(label: str, seed: int, performance: float, forgetting: float, **fields)
         "gate": {name: np.full(2, seed / 10) for name in GATE_SUMS},
         "areas": np.full(2, math.nan),
         "reference_areas": np.full(2, math.nan),
+        "crafter": {CRAFTER: 2.0 + seed},
         "versions": {},
         "command": "python -m continual.run life.yaml",
     }
@@ -138,6 +139,14 @@ def test_transfer_over_lives_averages_areas_before_the_ratio():
     numbers = to_json(found)["groups"][0]
     assert numbers["single_task_transfer"] == [pytest.approx(1 / 6), None]
     assert numbers["lives"][1]["reference_areas"] == [0.7, None]
+
+
+def test_crafters_score_over_lives_has_the_population_deviation():
+    found = compare_lives([life("a", s, 0.5, 0.1) for s in range(3)])
+    text = " ".join(Page(render(found)).text.split())
+    # 2, 3 and 4 percent.
+    assert "3.000 ± 0.816" in text
+    assert to_json(found)["groups"][0]["lives"][2]["crafter_scores"] == {CRAFTER: 4.0}
 
 
 def test_random_gates_with_the_rates_of_their_seeds_are_one_group(tmp_path):

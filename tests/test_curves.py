@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eval.crafter_score import (
     ACHIEVEMENTS,
+    crafter_rates,
     crafter_score,
     lived_success_rates,
     success_rates,
@@ -267,3 +268,20 @@ def test_the_budget_of_the_crafter_score_counts_crafters_own_steps_alone():
     assert (rates["wake_up"], rates["collect_wood"], rates["eat_cow"]) == (50, 50, 0)
     everything = dict(zip(ACHIEVEMENTS, lived_success_rates(life), strict=True))
     assert everything["eat_cow"] == pytest.approx(100 / 3)
+
+
+def test_crafters_rates_are_of_lived_and_of_judged_episodes_in_each_of_its_tasks():
+    at = {"split": "eval", "task": "crafter/reward", "policy": "gated", "action_mode": "mode"}
+    life = [
+        crafter_episode(1, 400, wake_up=1),
+        record(when="end", phase=1, extras={"achievements": {"eat_cow": 1}}, **at),
+        record(when="end", phase=2, extras={"achievements": {"place_table": 2}}, **at),
+        record(when="end", phase=2, extras={"achievements": {"place_table": 0}}, **at),
+    ]
+    rewarded, free = crafter_rates(
+        life, ["dmc/walker_walk", "crafter/reward", "crafter/noreward"], "gated", "mode"
+    )
+    assert rewarded.score == pytest.approx(101 ** (1 / 22) - 1)
+    assert rewarded.judged[ACHIEVEMENTS.index("place_table")] == 50
+    assert rewarded.judged_score == pytest.approx(51 ** (1 / 22) - 1)
+    assert math.isnan(free.score)
