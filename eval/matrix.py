@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eval.records import EpisodeRecord
 
@@ -116,7 +116,7 @@ def random_cells(judged: Sequence[Evaluation], tasks: Sequence[str]) -> list[Cel
     return [found.get(task, Cell()) for task in tasks]
 
 
-def normalise(returns: Matrix, zero: Vector, high: Vector) -> Matrix:
+def normalise(returns: ArrayLike, zero: ArrayLike, high: ArrayLike) -> Matrix:
     """z = (R - zero) / (high - zero), per task; not clipped.
 
     Source: the human-normalised score of Mnih et al. 2015 (Nature 518:529), whose 0 is a random
@@ -126,12 +126,13 @@ def normalise(returns: Matrix, zero: Vector, high: Vector) -> Matrix:
 
     Args:
       returns: [..., N].
-      zero: [N], return of the random agent: z = 0.
-      high: [N], highest possible return: z = 1. Where it is not at least 1e-6 above zero the task
-        cannot be normalised: NaN, never 0.
+      zero: [N] or one for all, return of the random agent: z = 0.
+      high: likewise, highest possible return: z = 1. Where it is not at least 1e-6 above zero the
+        task cannot be normalised: NaN, never 0.
     """
-    span = high - zero
-    return (returns - zero) / np.where(span < NARROW, np.nan, span)
+    R, z0, z1 = (np.asarray(a, np.float64) for a in (returns, zero, high))
+    scaled: Matrix = (R - z0) / np.where(z1 - z0 < NARROW, np.nan, z1 - z0)
+    return scaled
 
 
 def is_above(one: Cell, other: Cell) -> bool | None:

@@ -45,6 +45,22 @@ def average_performance(judged: Judged) -> Metric:
     )
 
 
+def average_performance_of_life(judged: Judged) -> Metric:
+    """Mean of A_k over the phases: what the agent could do over its life, not in the end.
+
+    Source: area under the average performance of Continual World (arXiv:2105.10919, Fig. 1), at
+    the ends of phases.
+    """
+    return mean_over_tasks(
+        judged,
+        "average performance, over the life",
+        judged.z[1:].mean(axis=0),
+        {},
+        "mean over all tasks i, phases k of z[k,i]",
+        "area under the average performance of Continual World, at the ends of phases",
+    )
+
+
 def average_performance_seen(judged: Judged) -> Metric:
     """A_K over the tasks that phases 1 … K trained.
 
@@ -80,7 +96,7 @@ def average_performance_of_experts(judged: Judged) -> Metric:
         share,
         left_out,
         "mean over tasks i of (R[K,i] − random_i) / (alone_i − random_i); alone_i = return of an "
-        "agent that lived i's phase alone, at its end",
+        "agent that lived i's first phase alone, at its end",
         "D4RL (Fu et al. 2020), the expert being a single-task run of the same agent and budget",
     )
 
@@ -161,6 +177,7 @@ def forward_transfer(judged: Judged) -> Metric:
 
 METRICS: tuple[Callable[[Judged], Metric], ...] = (
     average_performance,
+    average_performance_of_life,
     average_performance_seen,
     average_performance_of_experts,
     forgetting,

@@ -141,9 +141,11 @@ def test_the_end_of_a_phase_can_be_a_mean_of_several_evaluations():
     assert math.isnan(end_performance(times, values, 60, 70))
 
 
-def test_the_example_of_the_page_of_definitions_holds():
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(code, str(PAGE), "exec"), {})
+def test_the_examples_of_the_page_of_definitions_hold():
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 2
+    for code in examples:
+        exec(compile(code, str(PAGE), "exec"), {})
 
 
 def test_the_page_of_definitions_names_functions_that_are_there():
