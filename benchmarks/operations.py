@@ -27,20 +27,24 @@ def trained(products: tuple[int, int], *, into_input: bool) -> int:
     return 3 * total - (0 if into_input else first)
 
 
-def encoder(c: ModelConfig, world: Interface) -> int:
-    total = 0
+def encoder(c: ModelConfig, world: Interface) -> tuple[int, int]:
+    """(all products, those of the first layers) of one row."""
+    total = first = 0
     if world.vectors:
-        total += 2 * world.vector_width * c.units + (c.vector_layers - 1) * 2 * c.units**2
+        first += 2 * world.vector_width * c.units
+        total += first + (c.vector_layers - 1) * 2 * c.units**2
     if world.image and c.image_code == "conv":
         edge, channels = IMAGE_EDGE, 3
+        first += 2 * edge**2 * 25 * channels * STAGES[0] * c.depth
         for multiple in STAGES:
             total += 2 * edge**2 * 25 * channels * multiple * c.depth
             edge, channels = edge // 2, multiple * c.depth
     elif world.image:
         patches = (IMAGE_EDGE // c.patch) ** 2
+        first += patches * 2 * 3 * c.patch**2 * 4 * c.depth
         total += patches * 2 * 3 * c.patch**2 * 4 * c.depth
         total += 2 * patches * 4 * c.depth * 16 * c.depth
-    return total
+    return total, first
 
 
 def decoder(c: ModelConfig, world: Interface) -> int:
@@ -91,16 +95,15 @@ def of_update(config: AgentConfig, world: Interface, batch: int, length: int) ->
     actor = mlp(feature, c.policy_layers, c.units, width)
 
     step, prior = recurrence(c, world), latent(c, c.deter, c.prior_layers)
-    model = encoder(c, world) + decoder(c, world) + step + prior
-    model += latent(c, c.deter + tokens, c.posterior_layers)
-    total = rows * (
-        3 * model + trained(reward, into_input=True) + trained(going_on, into_input=True)
-    )
+    model = decoder(c, world) + step + prior + latent(c, c.deter + tokens, c.posterior_layers)
+    total = rows * (3 * model + trained(encoder(c, world), into_input=False))
+    total += rows * (trained(reward, into_input=True) + trained(going_on, into_input=True))
     if config.critic == "imagined":
         total += dreams * horizon * (actor[0] + step + prior)
-        total += dreams * (horizon + 1) * (reward[0] + going_on[0] + critic[0])
+        # Both critics look at every state; the last one is in no loss.
+        total += dreams * (horizon + 1) * (reward[0] + going_on[0] + 2 * critic[0])
         total += dreams * horizon * trained(actor, into_input=False)
-        total += dreams * horizon * (trained(critic, into_input=False) + critic[0])
+        total += dreams * horizon * (trained(critic, into_input=False) - critic[0])
     else:
         dreams = rows
     total += dreams * (trained(critic, into_input=True) + critic[0])
