@@ -1,7 +1,7 @@
 """Building blocks: linear layers, norm, MLP. Flax modules used as parameter factories only.
 
-All parameters are float32. Kernels are multiplied in `dtype` (bfloat16 on accelerators), norms and
-all that follows the last layer of a head are computed in float32.
+All parameters are float32. Kernels are multiplied in `dtype` (`compute_dtype` of the model); norms
+and all that follows the last layer of a head are computed in float32.
 
 A parameter's owner is read off its path (`agent/owners.py`): a component `slot:…`, `head:…` or
 `branch:…` names it, everything else is shared. So the names given to submodules here are part of
