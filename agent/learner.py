@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ from agent.normaliser import ReturnScale, init_return_scale, update_return_scale
 from agent.optimiser import OptimiserState, apply_gradients, init_optimiser
 from agent.owners import masks_of, presence
 from agent.rssm import Latent
-from agent.world_model import TrainBatch, model_losses, observe
+from agent.world_model import TrainBatch, latent_diagnostics, model_losses, observe
 from continual.envs.interface import Interface
 
 
@@ -109,13 +110,13 @@ class Aside:
       latent: posterior samples, [B, T, …].
       imagined_return: [B, K], of the last K states of each sequence; K = 0 without imagination.
       scale: moved by this batch's returns.
-      diagnostics: name -> [M, H].
+      diagnostics: name -> [B, T] of replayed states, [M, H] of dreams.
     """
 
     latent: Latent
     imagined_return: Float[Array, "B K"]
     scale: ReturnScale
-    diagnostics: dict[str, Float[Array, "M H"]]
+    diagnostics: dict[str, Float[Array, "_ _"]]
 
 
 def compute_losses(
@@ -149,7 +150,8 @@ def compute_losses(
     losses["replay_value"] = _replay_loss(
         model, config, params, state.slow, batch, seen.latent.feature, aside.imagined_return
     )
-    return losses, sg(aside)
+    diagnostics = aside.diagnostics | latent_diagnostics(seen)
+    return losses, sg(replace(aside, diagnostics=diagnostics))
 
 
 def imagined_losses(

@@ -140,6 +140,20 @@ def kl_losses(
     return jnp.maximum(free_nats, dyn), jnp.maximum(free_nats, rep)
 
 
+def latent_diagnostics(seen: Observed) -> dict[str, Float[Array, "B T"]]:
+    """Entropies of posterior and prior, and their divergence before any free nats, in nats.
+
+    A loss `dynamics` of 1 does not tell a model that has nothing left to learn from one whose
+    latents have stopped to say anything; these do.
+    """
+    q, p = seen.posterior, seen.prior
+    return {
+        "posterior_entropy": dist.categorical_entropy(q).sum(-1),
+        "prior_entropy": dist.categorical_entropy(p).sum(-1),
+        "kl": dist.categorical_kl(q, p).sum(-1),
+    }
+
+
 def model_losses(
     model: Model,
     params: Mapping,

@@ -20,6 +20,9 @@ SIGNS: Mapping[str, str] = {
     "gradient": f"norm/gradient/{SHARED}",
     "update": f"norm/update/{SHARED}",
     "actor entropy": "actor_entropy",
+    "posterior entropy": "posterior_entropy",
+    "prior entropy": "prior_entropy",
+    "KL of the two": "kl",
 }
 
 

@@ -10,6 +10,8 @@ import pytest
 from agent.diagnostics import dormant_share, effective_rank, make_diagnose, norms_by_owner
 from agent.learner import init_learner, make_update, update_key
 from agent.model import make_model
+from agent.rssm import initial_latent
+from agent.world_model import Observed, latent_diagnostics
 from tests.agent_cases import ALL, random_batch, tiny
 
 
@@ -29,6 +31,26 @@ def test_effective_rank_by_hand(rng):
     assert int(effective_rank(features, share=0.9)) == 1
     assert int(effective_rank(features, share=0.999)) == 3
     assert int(effective_rank(jnp.zeros((4, 3)))) == 0
+
+
+def test_latents_that_say_nothing_are_told_from_a_model_that_has_learnt_all():
+    """Both have a dynamics loss of 1, the free nats."""
+    uniform = np.full((1, 1, 3, 4), -np.log(4), np.float32)
+    sure = np.log(np.array([0.97, 0.01, 0.01, 0.01], np.float32)) * np.ones((1, 1, 3, 1))
+    look = lambda q, p: {
+        name: float(x[0, 0])
+        for name, x in latent_diagnostics(
+            Observed(initial_latent(tiny().model, 1, 1), q, p)
+        ).items()
+    }
+    silent, learnt = look(uniform, uniform), look(sure, sure)
+    assert silent["kl"] == learnt["kl"] == 0
+    assert silent["posterior_entropy"] == pytest.approx(3 * np.log(4))
+    assert learnt["prior_entropy"] == pytest.approx(
+        -3 * (0.97 * np.log(0.97) + 0.03 * np.log(0.01))
+    )
+    apart = look(sure, uniform)
+    assert apart["kl"] == pytest.approx(3 * np.log(4) - apart["posterior_entropy"], rel=1e-5)
 
 
 def test_norms_are_of_all_leaves_of_an_owner_together():
