@@ -24,8 +24,9 @@ def open_loop_picture(agent: Agent, state: AgentState, task: str, world: World, 
     """A PNG of three rows: what happened, what the model expected, how far they are apart.
 
     One policy of the agent plays from a fixed seed, so that pictures of several phases can be
-    compared. Each column is a frame, every fifth of the sequence; the model was shown the
-    first `agent.open_loop.SEEN`.
+    compared. Each column is a frame, every fifth of the sequence, as far as its first episode goes:
+    what a next one begins with nobody can expect. The model was shown the first
+    `agent.open_loop.SEEN`.
 
     Args:
       world: of the task, which shows images; not closed.
@@ -36,7 +37,9 @@ def open_loop_picture(agent: Agent, state: AgentState, task: str, world: World, 
     expected = agent.open_loop(state, batch)
     truth = batch.frames[0] / 255
     apart = (1 + expected - truth) / 2
-    shown = np.stack([truth, expected, apart])[:, EVERY - 1 :: EVERY]  # [3, columns, 64, 64, 3]
+    (begun,) = np.nonzero(batch.columns["is_first"][0, 1:])
+    whole = begun[0] + 1 if len(begun) else LENGTH
+    shown = np.stack([truth, expected, apart])[:, EVERY - 1 : whole : EVERY]  # [3, n, 64, 64, 3]
     pixels = np.concatenate(np.concatenate(shown.swapaxes(0, 1), 2))
     pixels = np.clip(pixels * 255, 0, 255).astype(np.uint8)
     file = io.BytesIO()

@@ -30,6 +30,8 @@ from eval.latex import matrix_table
 from eval.matrix import Cell, training_curve
 from eval.run_folder import load_run
 
+PICTURE_BYTES = 3_000_000  # of a page, which stays below 5 MB
+
 
 def write_report(run_folder: Path) -> Path:
     """Write index.html, matrix.csv, matrix.tex and summary.json into report/ of a run folder.
@@ -201,7 +203,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "autopsy": autopsy,
         "autopsy_definitions": DEFINITIONS,
         "transplants": [(t, _transplants(f, autopsy, t)) for t in autopsy.tasks] if autopsy else [],
-        "pictures": list(_pictures(run.path / "pictures")),
+        "pictures": _pictures(run.path / "pictures"),
         "videos": list(_videos(run.path / "videos")),
     }
 
@@ -246,12 +248,21 @@ def _policy_groups(f: Findings) -> Iterator[tuple[int, list[tuple[str, list[tupl
             yield phase, rows
 
 
-def _pictures(folder: Path) -> Iterator[tuple[str, str]]:
-    """(caption, data URI) of what the model expected at the end of each phase."""
-    for path in sorted(folder.glob("open_loop-*.png")):
+def _pictures(folder: Path) -> list[tuple[str, str]]:
+    """(caption, data URI) of what the model expected at the end of each phase.
+
+    The newest, as many as the page has room for: it can be mailed.
+    """
+    found: list[tuple[str, str]] = []
+    room = PICTURE_BYTES
+    for path in sorted(folder.glob("open_loop-*.png"), reverse=True):
         phase, _, task = path.stem.removeprefix("open_loop-phase").partition("-")
         data = base64.b64encode(path.read_bytes()).decode()
-        yield f"{task}, end of phase {int(phase)}", f"data:image/png;base64,{data}"
+        room -= len(data)
+        if room < 0:
+            break
+        found.append((f"{task}, end of phase {int(phase)}", f"data:image/png;base64,{data}"))
+    return found[::-1]
 
 
 def _videos(folder: Path) -> Iterator[tuple[str, str]]:

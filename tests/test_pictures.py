@@ -15,7 +15,7 @@ from agent.open_loop import SEEN
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world
 from continual.pictures import LENGTH, open_loop_picture, play, sequence_batch
-from eval.page import _pictures
+from eval.page import PICTURE_BYTES, _pictures
 from tests.agent_cases import tiny
 
 TASKS = ("toy/match", "toy/picture")
@@ -74,7 +74,8 @@ def test_a_picture_has_three_rows_of_frames_and_is_the_same_every_time(case):
     agent, state, world, batch = case
     picture = open_loop_picture(agent, state, "toy/picture", world, 0)
     pixels = matplotlib.image.imread(io.BytesIO(picture))
-    assert pixels.shape[:2] == (3 * 64, 10 * 64)
+    # Every fifth of the 21 rows of its first episode.
+    assert pixels.shape[:2] == (3 * 64, 4 * 64)
     assert picture == open_loop_picture(agent, state, "toy/picture", world, 0)
     np.testing.assert_allclose(pixels[:64, :64, 0] * 255, batch.frames[0, 4, :, :, 0], atol=1)
 
@@ -84,4 +85,12 @@ def test_the_page_shows_pictures_by_phase(tmp_path: Path):
         (tmp_path / f"open_loop-phase{phase:04d}-crafter_reward.png").write_bytes(b"png")
     captions = [caption for caption, _ in _pictures(tmp_path)]
     assert captions == ["crafter_reward, end of phase 1", "crafter_reward, end of phase 2"]
-    assert list(_pictures(tmp_path / "none")) == []
+    assert _pictures(tmp_path / "none") == []
+
+
+def test_the_page_holds_the_newest_pictures_that_it_has_room_for(tmp_path: Path):
+    for phase in range(1, 13):
+        picture = tmp_path / f"open_loop-phase{phase:04d}-toy_picture.png"
+        picture.write_bytes(bytes(PICTURE_BYTES // 7))  # a third more in base64: five of them
+    captions = [caption for caption, _ in _pictures(tmp_path)]
+    assert captions == [f"toy_picture, end of phase {phase}" for phase in range(8, 13)]
