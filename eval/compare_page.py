@@ -228,6 +228,7 @@ def to_json(c: Comparison) -> dict[str, Any]:
                     for life in group.lives
                 ],
                 "summaries": {n: asdict(c.summaries[n][i]) for n in c.definitions},
+                "pooled": vars(c.pooled[i]) if c.pooled[i] else None,
                 "single_task_transfer": group.single_task_transfer().tolist(),
             }
             for i, group in enumerate(c.groups)

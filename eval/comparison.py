@@ -15,6 +15,7 @@ import numpy as np
 
 from continual.dotted import leaves
 from continual.errors import UserError
+from eval.aggregates import iqm, stratified_percentile_interval
 from eval.curve_metrics import transfer_against_reference
 from eval.findings import find
 from eval.gate_sums import GATE_SUMS
@@ -136,14 +137,31 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """IQM over all lives and tasks of z after the last phase, as rliable has it.
+
+    Attributes:
+      tasks: how many count; those that some life has no number for do not.
+      low, high: of the stratified bootstrap, lives drawn anew within each task; NaN below 8 lives.
+    """
+
+    tasks: int
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Groups that lived the same plan; the first one is what others are compared with.
 
     Attributes:
       summaries: metric -> one a group, of the lives in which it is defined.
+      pooled: one a group, for comparison with papers; None where no task counts.
     """
 
     groups: tuple[Group, ...]
+    pooled: Sequence[Pooled | None]
     definitions: Mapping[str, Metric]
     summaries: Mapping[str, Sequence[Summary]]
     differences: Sequence[Difference]
@@ -183,7 +201,19 @@ def compare_lives(lives: Sequence[Life]) -> Comparison:
         name: [_summary(group.values(name), rng) for group in groups] for name in definitions
     }
     differences = _differences(groups, list(definitions), rng)
-    return Comparison(groups, definitions, summaries, differences)
+    pooled = [_pooled(group, rng) for group in groups]
+    return Comparison(groups, pooled, definitions, summaries, differences)
+
+
+def _pooled(group: Group, rng: np.random.Generator) -> Pooled | None:
+    final = np.stack([life.normalised[life.last] for life in group.lives])
+    table = final[:, ~np.isnan(final).any(axis=0)]
+    if not table.size:
+        return None
+    ends = [math.nan, math.nan]
+    if len(table) >= FEWEST_LIVES:
+        ends = stratified_percentile_interval(iqm, rng, table, resamples=2000).tolist()
+    return Pooled(table.shape[1], iqm(table), *ends)
 
 
 def _mean(arrays: Sequence[Vector]) -> np.ndarray:

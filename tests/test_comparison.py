@@ -141,6 +141,22 @@ def test_transfer_over_lives_averages_areas_before_the_ratio():
     assert numbers["lives"][1]["reference_areas"] == [0.7, None]
 
 
+def test_the_pooled_iqm_is_rliables_and_named_so():
+    z = np.arange(16).reshape(8, 2) / 16
+    lives = [life("a", s, 0.5, 0.1, normalised=np.stack([z[s]] * 3)) for s in range(8)]
+    few = [life("b", s, 0.5, 0.1, normalised=np.full((3, 2), [0.5, math.nan])) for s in range(2)]
+    found = compare_lives(lives + few)
+    ours, theirs = found.pooled
+    assert ours.value == pytest.approx(np.arange(4, 12).mean() / 16)
+    assert ours.low < ours.value < ours.high
+    assert (theirs.tasks, theirs.value) == (1, 0.5)
+    assert math.isnan(theirs.low)
+    text = " ".join(Page(render(found)).text.split())
+    assert "IQM of z over lives and tasks, rliable" in text
+    assert "of 1 task" in text
+    assert to_json(found)["groups"][1]["pooled"]["low"] is None
+
+
 def test_crafters_score_over_lives_has_the_population_deviation():
     found = compare_lives([life("a", s, 0.5, 0.1) for s in range(3)])
     text = " ".join(Page(render(found)).text.split())
