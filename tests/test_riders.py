@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import hypothesis.extra.numpy as hnp
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +21,13 @@ from agent.riders.awac import (
     awac_loss,
     effective_share,
     normalise_within_tasks,
+    scaled_advantage,
+    statistics_by_task,
     update_mean_square,
 )
 from agent.rssm import Latent
 from continual.envs.interface import Head, Interface, Slot, union
-from tests.agent_cases import ALL, random_batch, tiny
+from tests.agent_cases import random_batch, tiny
 
 advantages = st.lists(st.floats(-1e3, 1e3, width=32), min_size=6, max_size=6)
 
@@ -95,6 +98,32 @@ def test_normalised_weights_have_mean_1_within_each_task(rng):
     np.testing.assert_array_equal(nothing, 0)
 
 
+def moderate(low, high, *shape):
+    return hnp.arrays(np.float32, shape, elements=st.floats(low, high, width=32))
+
+
+@given(moderate(-100, 100, 2, 3), moderate(-100, 100, 2, 3), st.floats(-50, 50), st.floats(0.5, 4))
+def test_advantages_know_neither_zero_nor_unit_of_rewards(returns, value, shift, factor):
+    unit = np.array([1.0, 7.0], np.float32)
+    expected = (np.float64(returns) - value) / unit[:, None]
+    for r, v, s in (
+        (returns, value, unit),
+        (returns + np.float32(shift), value + np.float32(shift), unit),
+        (returns * np.float32(factor), value * np.float32(factor), unit * np.float32(factor)),
+    ):
+        found = scaled_advantage(*map(jnp.asarray, (r, v, s)))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(scaled_advantage(*map(jnp.asarray, (value, value, unit))), 0)
+
+
+@given(moderate(-100, 0, 2, 3), moderate(-100, 100, 2, 3))
+def test_uniform_weights_make_the_loss_that_of_behaviour_cloning(log_pi, advantages):
+    counts = jnp.array([[True, True, False], [True, False, False]])
+    weight = advantage_weight(jnp.asarray(advantages), counts, AwacConfig(weight="uniform"))
+    loss = awac_loss(jnp.asarray(log_pi), weight, counts)
+    np.testing.assert_array_equal(loss, np.where(counts, -log_pi, 0))
+
+
 def test_the_loss_leaves_steps_without_an_action_out_and_its_weights_untrained():
     counts = jnp.array([True, False])
     loss = awac_loss(jnp.array([-2.0, jnp.nan]), jnp.array([3.0, 5.0]), counts)
@@ -110,6 +139,35 @@ def test_effective_samples_by_hand():
     assert share(3.0, 0.0, 0.0, 0.0) == pytest.approx(0.25)
 
 
+def test_statistics_of_two_tasks_by_hand():
+    """Task 2 has four weights that count, 4 0 0 and 4; task 0 has 1 and 3; task 1 has no sequence.
+
+    Effective shares are 8 * 8 / (4 * 32) and 4 * 4 / (2 * 10).
+    """
+    weight = jnp.array([[4.0, 0.0, 9.0], [1.0, 3.0, 9.0], [0.0, 4.0, 9.0]])
+    counts = jnp.array([[True, True, False]] * 3)
+    advantages = jnp.array([[1.0, -1.0, 1.0], [1.0, 2.0, 1.0], [-3.0, 1.0, jnp.nan]])
+    statistics = {"positive_share": (advantages > 0) * 1.0, "mean": advantages}
+    found = statistics_by_task(statistics, weight, counts, jnp.array([2, 0, 2]), 3)
+    expected = {
+        "positive_share": [1.0, np.nan, 0.5],
+        "mean": [1.5, np.nan, -0.5],
+        "weight_sum": [4.0, np.nan, 8.0],
+        "effective_samples": [0.8, np.nan, 0.5],
+    }
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_statistics_are_0_for_a_task_whose_sequences_hold_nothing_that_counts():
+    found = statistics_by_task({}, jnp.ones((1, 2)), jnp.zeros((1, 2), bool), jnp.array([0]), 1)
+    assert {name: float(x[0]) for name, x in found.items()} == {
+        "weight_sum": 0.0,
+        "effective_samples": 0.0,
+    }
+
+
 def test_the_first_batch_of_an_interface_sets_its_mean_square_and_later_ones_move_it():
     """Interface 0 has half of the batch; interface 1 has none, interface 2 nothing that counts."""
     x = jnp.array([[3.0, 1.0], [100.0, 100.0]])
@@ -120,47 +178,6 @@ def test_the_first_batch_of_an_interface_sets_its_mean_square_and_later_ones_mov
     np.testing.assert_array_equal(first.is_set, [True, False, False])
     second = update_mean_square(first, 2 * x, counts, jnp.array([0, 2]), 0.1)
     assert float(second.value[0]) == pytest.approx(5 + 0.1 * 0.5 * (20 - 5))
-
-
-RIDERS = {
-    "report": {"kind": "awac"},
-    "rms": {"kind": "awac", "advantage": "rms", "weight": "exp"},
-    "imagined": {"kind": "awac", "bootstrap": "imagined", "normalise": "task"},
-    "bc": {"kind": "awac", "weight": "uniform"},
-    "slow": {"kind": "ema", "rate": 0.5},
-    "twin": {"kind": "twin"},
-}
-
-
-@pytest.fixture(scope="module")
-def carried():
-    """An agent with one rider of every kind, its state and what one of its updates hands out."""
-    agent = make_agent(tiny(riders=RIDERS, acting="dreamer"), ALL)
-    state = agent.init(jax.random.key(0))
-    return agent, state
-
-
-def test_riders_start_apart_from_each_other_and_a_slow_copy_starts_as_the_actor(carried):
-    _, state = carried
-    first = {
-        name: np.array(rider.params["mlp"]["layer0"]["linear"]["kernel"])
-        for name, rider in state.riders.items()
-    }
-    actor = np.array(state.learner.params["pol"]["mlp"]["layer0"]["linear"]["kernel"])
-    np.testing.assert_array_equal(first.pop("slow"), actor)
-    kernels = [actor, *first.values()]
-    assert all(not np.array_equal(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
-
-
-@pytest.mark.slow
-def test_a_rider_starts_the_same_whichever_others_there_are():
-    alone = make_agent(tiny(riders={"bc": RIDERS["bc"]}, acting="dreamer"), ALL)
-    beside = make_agent(
-        tiny(riders={"a": RIDERS["slow"], "bc": RIDERS["bc"]}, acting="dreamer"), ALL
-    )
-    one, two = (agent.init(jax.random.key(0)).riders["bc"].params for agent in (alone, beside))
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_the_head_copies_rewarded_actions_and_not_their_neighbours(rng):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agent import distributions as dist
-from agent.config import AgentConfig, AwacConfig
+from agent.config import AgentConfig, AwacConfig, ImaginationConfig
 from agent.distributions import masked, sg
 from agent.heads import log_prob_and_entropy
 from agent.learner import (
@@ -19,7 +20,6 @@ from agent.learner import (
     Metrics,
     interface_table,
     interfaces_of,
-    mean_by_task,
 )
 from agent.model import Model, init_actor
 from agent.normaliser import ReturnScale, init_return_scale, update_return_scale
@@ -95,6 +95,53 @@ def normalise_within_tasks(
     return weight * factor[task][:, None]
 
 
+def scaled_advantage(
+    returns: Float[Array, "B T"], value: Float[Array, "B T"], unit: Float[Array, " B"]
+) -> Float[Array, "B T"]:
+    """A_t = (R_t - v_slow(s_t)) / S, in the unit S of each sequence's interface.
+
+    Source: our reading of Huang and Chiang (2025), whose R/S - v would change with the zero point
+    of rewards.
+    """
+    return (returns - value) / unit[:, None]
+
+
+def replayed_advantages(
+    reward: Float[Array, "B T"],
+    is_last: Bool[Array, "B T"],
+    is_terminal: Bool[Array, "B T"],
+    value: Float[Array, "B T"],
+    bootstrap: Float[Array, "B T"],
+    interface: Int[Array, " B"],
+    scale: ReturnScale,
+    mean_square: MeanSquare,
+    kind: Literal["percentile", "rms"],
+    config: ImaginationConfig,
+) -> tuple[Float[Array, "B T"], ReturnScale, MeanSquare]:
+    """The advantages of replayed actions, and both normalisers moved by this batch.
+
+    Bootstrapped with `value`, returns and baseline come from one network, so that their difference
+    is an advantage and not the disagreement of two critics.
+
+    Args:
+      value: v_slow(s_t), the baseline.
+      bootstrap: b_t, what replayed returns end with.
+      interface: index of each sequence's interface.
+      scale, mean_square: before this batch; the advantages are in their units after it.
+    """
+    returns = jax.vmap(replay_returns, (0, 0, 0, 0, None, None))(
+        reward, is_last, is_terminal, bootstrap, config.lambda_, config.gamma
+    )
+    counts, rate = has_successor(is_last), config.return_rate
+    scale = update_return_scale(scale, returns, interface, rate, counts)
+    mean_square = update_mean_square(mean_square, returns - value, counts, interface, rate)
+    if kind == "rms":
+        unit = jnp.sqrt(mean_square.value) + 1e-8
+    else:
+        unit = scale.spread(config.return_floor)
+    return scaled_advantage(returns, value, unit[interface]), scale, mean_square
+
+
 def awac_loss(
     log_pi: Float[Array, "*n"], weight: Float[Array, "*n"], counts: Bool[Array, "*n"]
 ) -> Float[Array, "*n"]:
@@ -121,47 +168,13 @@ def update_mean_square(
 
 
 def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
-    imagination, tasks = agent.imagination, len(model.union.tasks)
-    interfaces = len(interfaces_of(model))
+    tasks, interfaces = len(model.union.tasks), len(interfaces_of(model))
 
     def init(key: PRNGKeyArray, actor: Any) -> AwacState:
         del actor
         params = init_actor(model, key)
         unset = MeanSquare(jnp.zeros(interfaces), jnp.zeros(interfaces, bool))
         return AwacState(params, init_optimiser(params), init_return_scale(interfaces), unset)
-
-    def advantages(
-        state: AwacState,
-        learner: LearnerState,
-        batch: TrainBatch,
-        feature: Float[Array, "B T F"],
-        imagined_return: Float[Array, "B T"],
-    ) -> tuple[Float[Array, "B T"], ReturnScale, MeanSquare]:
-        """A_t = (R_t - v_slow(s_t)) / S, and the moved normalisers.
-
-        With bootstrap `slow`, returns and baseline come from one network, so that their difference
-        is an advantage and not the disagreement of two critics.
-        """
-        value = dist.twohot_mean(model.critic.apply({"params": learner.slow}, feature))
-        returns = jax.vmap(replay_returns, (0, 0, 0, 0, None, None))(
-            batch.reward,
-            batch.is_last,
-            batch.is_terminal,
-            value if config.bootstrap == "slow" else imagined_return,
-            imagination.lambda_,
-            imagination.gamma,
-        )
-        counts = has_successor(batch.is_last)
-        interface = jnp.asarray(interface_table(model))[batch.task]
-        rate = imagination.return_rate
-        scale = update_return_scale(state.scale, returns, interface, rate, counts)
-        gap = returns - value
-        mean_square = update_mean_square(state.mean_square, gap, counts, interface, rate)
-        if config.advantage == "rms":
-            unit = jnp.sqrt(mean_square.value) + 1e-8
-        else:
-            unit = scale.spread(imagination.return_floor)
-        return gap / unit[interface][:, None], scale, mean_square
 
     def update(
         state: AwacState,
@@ -181,20 +194,31 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
             for h in model.union.heads
         }
         counts = has_successor(batch.is_last)
-        advantage, scale, mean_square = advantages(
-            state, learner, batch, feature, handout.imagined_return
+        value = dist.twohot_mean(model.critic.apply({"params": learner.slow}, feature))
+        advantages, scale, mean_square = replayed_advantages(
+            batch.reward,
+            batch.is_last,
+            batch.is_terminal,
+            value,
+            value if config.bootstrap == "slow" else handout.imagined_return,
+            jnp.asarray(interface_table(model))[batch.task],
+            state.scale,
+            state.mean_square,
+            config.advantage,
+            agent.imagination,
         )
-        weight = advantage_weight(advantage, counts, config)
+        weight = advantage_weight(advantages, counts, config)
         if config.normalise == "task":
             weight = normalise_within_tasks(weight, counts, batch.task, tasks)
         n = jnp.maximum(counts.sum(), 1)
 
-        def loss(params: Any) -> tuple[Array, Array]:
+        def loss(params: Any) -> tuple[Array, tuple[Array, Array]]:
             policy = model.actor.apply({"params": params}, feature)
             log_pi, entropy = log_prob_and_entropy(policy, batch.actions, active)
-            return awac_loss(log_pi, weight, counts).sum() / n, entropy
+            losses = awac_loss(log_pi, weight, counts)
+            return losses.sum() / n, (losses, entropy)
 
-        (value, entropy), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (value, (losses, entropy)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         optimiser, params = apply_gradients(
             agent.optim,
             state.optimiser,
@@ -205,22 +229,15 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
         statistics = {
             "entropy": entropy,
             "weight": weight,
-            "positive_share": (advantage > 0).astype(weight.dtype),
-            "advantage_magnitude": jnp.abs(advantage),
+            "positive_share": (advantages > 0).astype(weight.dtype),
+            "advantage_magnitude": jnp.abs(advantages),
         }
         means = {name: masked(x, counts).sum() / n for name, x in statistics.items()}
         means |= {"loss": value, "weight_max": weight.max()}
         means["effective_samples"] = effective_share(weight.sum(), jnp.square(weight).sum(), n)
-
-        rows = {name: masked(x, counts).sum(1) for name, x in statistics.items()}
-        by_task = lambda x: mean_by_task(x, batch.task, tasks)
-        each = jnp.maximum(by_task(counts.sum(1)), 1e-8)
-        per_task = {name: by_task(x) / each for name, x in rows.items()}
-        squares = by_task(jnp.square(weight).sum(1))
-        per_task["effective_samples"] = effective_share(by_task(weight.sum(1)), squares, each)
-        sums = jax.ops.segment_sum(weight.sum(1), batch.task, tasks)
-        per_task["weight_sum"] = jnp.where(jnp.isnan(each), jnp.nan, sums)
-        return AwacState(params, optimiser, scale, mean_square), Metrics(means, per_task)
+        statistics["loss"] = losses
+        by_task = statistics_by_task(statistics, weight, counts, batch.task, tasks)
+        return AwacState(params, optimiser, scale, mean_square), Metrics(means, by_task)
 
     return Rider(init, jax.jit(update, donate_argnums=0))
 
@@ -228,3 +245,23 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
 def effective_share(total: Array, squares: Array, n: Array) -> Array:
     """Kish's effective sample size over n: 1 when all weights are equal, 1/n when one has all."""
     return jnp.square(total) / (n * squares + 1e-8)
+
+
+def statistics_by_task(
+    statistics: Mapping[str, Float[Array, "B T"]],
+    weight: Float[Array, "B T"],
+    counts: Bool[Array, "B T"],
+    task: Int[Array, " B"],
+    tasks: int,
+) -> dict[str, Float[Array, " tasks"]]:
+    """Means over what counts of each task, `weight_sum` and `effective_samples` of its weights.
+
+    NaN for a task without a sequence; 0 where nothing of its sequences counts.
+    """
+    total = lambda x: jax.ops.segment_sum(masked(x, counts).sum(1), task, tasks)
+    n = jnp.maximum(total(jnp.ones_like(weight)), 1)
+    found = {name: total(x) / n for name, x in statistics.items()}
+    found["weight_sum"] = total(weight)
+    found["effective_samples"] = effective_share(total(weight), total(jnp.square(weight)), n)
+    present = (task[None] == jnp.arange(tasks)[:, None]).any(1)
+    return {name: jnp.where(present, x, jnp.nan) for name, x in found.items()}

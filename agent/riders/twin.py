@@ -14,7 +14,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from agent.config import AgentConfig, TwinConfig
 from agent.imagination import actor_losses
-from agent.learner import Handout, LearnerState, Metrics, dream_of, interfaces_of
+from agent.learner import (
+    Handout,
+    LearnerState,
+    Metrics,
+    dream_of,
+    interfaces_of,
+    mean_by_task,
+    rows_of,
+)
 from agent.model import Model, init_actor
 from agent.normaliser import ReturnScale, init_return_scale
 from agent.optimiser import OptimiserState, apply_gradients, init_optimiser
@@ -38,6 +46,7 @@ class TwinState:
 def make_twin(model: Model, agent: AgentConfig, config: TwinConfig) -> Rider:
     """DreamerV3's policy loss on dreams of its own; world model and critic are shared."""
     del config
+    tasks = len(model.union.tasks)
 
     def init(key: PRNGKeyArray, actor: Any) -> TwinState:
         del actor
@@ -67,7 +76,7 @@ def make_twin(model: Model, agent: AgentConfig, config: TwinConfig) -> Rider:
         )
 
         def loss(params: Any) -> tuple[Array, dict[str, Array]]:
-            losses, diagnostics = actor_losses(
+            losses, looked = actor_losses(
                 model,
                 params,
                 dreamt.dream,
@@ -76,13 +85,15 @@ def make_twin(model: Model, agent: AgentConfig, config: TwinConfig) -> Rider:
                 dreamt.spread,
                 agent.imagination,
             )
-            return losses.mean(), diagnostics
+            return losses.mean(), {"loss": losses} | looked
 
-        (value, diagnostics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (_, seen), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         optimiser, params = apply_gradients(
             agent.optim, state.optimiser, state.params, grads, presence(masks, has_frames=False)
         )
-        means = {"loss": value} | {name: x.mean() for name, x in diagnostics.items()}
-        return TwinState(params, optimiser, dreamt.scale), Metrics(means, {})
+        means = {name: x.mean() for name, x in seen.items()}
+        rows = rows_of({name: x.T for name, x in seen.items()}, len(batch.task))
+        by_task = {name: mean_by_task(x, batch.task, tasks) for name, x in rows.items()}
+        return TwinState(params, optimiser, dreamt.scale), Metrics(means, by_task)
 
     return Rider(init, jax.jit(update, donate_argnums=0))
