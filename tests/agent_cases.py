@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import numpy as np
 
 from agent.config import AgentConfig
+from agent.owners import path_names
 from agent.rssm import Latent
 from agent.world_model import TrainBatch
 from continual.envs.interface import Head, Interface, Slot, Union, union
@@ -46,6 +51,25 @@ TINY = {
 
 def tiny(**changes: object) -> AgentConfig:
     return AgentConfig.model_validate({**TINY, **changes})
+
+
+def blank(make: Callable[[], Any]) -> Any:
+    """What `make` would return, but all zeros: nothing is compiled for it."""
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(make))
+
+
+def drawn(params: Any, rng: np.random.Generator, scale: float = 0.2) -> Any:
+    """Parameters of the same shapes: none starts at 0, and two-hot heads say a few units."""
+
+    def draw(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        x = rng.normal(scale=scale, size=leaf.shape)
+        if path_names(path)[-1] == "scale":
+            x += 1
+        if leaf.shape == (255,):  # far bins are worth millions, and would drown all others
+            x -= np.linspace(-8, 8, 255) ** 2 / 2
+        return x.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
 
 
 def random_batch(

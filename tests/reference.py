@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -309,6 +310,60 @@ def moved_scale(low: float, high: float, returns: Vector, rate: float) -> tuple[
     return (
         low + rate * (np.percentile(returns, 5) - low),
         high + rate * (np.percentile(returns, 95) - high),
+    )
+
+
+# AWAC
+
+
+def awac(
+    reward: Vector,
+    is_last: NDArray[np.bool_],
+    is_terminal: NDArray[np.bool_],
+    value: Vector,
+    bootstrap: Vector,
+    log_pi: Vector,
+    interface: Sequence[int],
+    scale: Mapping[int, tuple[float, float]],
+    *,
+    lambda_: float,
+    gamma: float,
+    rate: float,
+    floor: float = 1.0,
+    beta: float = 0.1,
+    w_max: float = 20.0,
+) -> SimpleNamespace:
+    """The loss of a batch [B, T], and all that leads to it; weights of the positive form.
+
+    `scale` holds the percentiles of each interface before this batch.
+    """
+    size, length = reward.shape
+    counting = [(b, t) for b in range(size) for t in range(length - 1) if not is_last[b, t]]
+    returns = np.array(
+        [
+            replay_returns(reward[b], is_last[b], is_terminal[b], bootstrap[b], lambda_, gamma)
+            for b in range(size)
+        ]
+    )
+    moved = dict(scale)
+    for i, percentiles in scale.items():
+        mine = [returns[b, t] for b, t in counting if interface[b] == i]
+        share = sum(j == i for j in interface) / size
+        if mine:
+            moved[i] = moved_scale(*percentiles, array(mine), rate * share)
+    advantage, weight, total = np.zeros((size, length)), np.zeros((size, length)), 0.0
+    for b, t in counting:
+        low, high = moved[interface[b]]
+        advantage[b, t] = (returns[b, t] - value[b, t]) / max(floor, high - low)
+        weight[b, t] = min(math.exp(max(advantage[b, t], 0.0) / beta), w_max)
+        total -= weight[b, t] * log_pi[b, t]
+    return SimpleNamespace(
+        loss=total / len(counting),
+        gap=returns - value,
+        advantage=advantage,
+        weight=weight,
+        scale=moved,
+        counting=counting,
     )
 
 
