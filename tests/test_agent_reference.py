@@ -11,15 +11,16 @@ import pytest
 
 from agent import distributions as dist
 from agent import noise
-from agent.learner import compute_losses, init_learner
+from agent.learner import compute_losses, init_learner, make_update, update_key
 from agent.model import make_model
 from agent.normaliser import ReturnScale, update_return_scale
 from agent.returns import replay_returns
+from continual.envs.interface import union
 from tests import reference as ref
-from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, random_batch, tiny
+from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, blank, drawn, random_batch, tiny
 
 RTOL = 1e-4
-LENGTH, LAST, HORIZON = 4, 3, 3
+LENGTH, LAST, HORIZON = 5, 3, 3
 TASKS = [2, 0, 1]  # crafter, cup, walker
 WORLDS = (CUP, WALKER, CRAFTER)
 CONV = {"image_code": "conv", "depth": 1, "vector_layers": 2, "prior_layers": 2}
@@ -29,17 +30,18 @@ CONV = {"image_code": "conv", "depth": 1, "vector_layers": 2, "prior_layers": 2}
 def case():
     """Parameters away from their zero starts, one mixed batch, and both sides' losses."""
     rng = np.random.default_rng(1)
-    config = tiny(imagination={"horizon": HORIZON, "last": LAST})
+    # With an entropy bonus as large as the advantages, else nobody would miss it.
+    config = tiny(imagination={"horizon": HORIZON, "last": LAST, "entropy": 0.3})
     config = config.model_copy(update={"model": config.model.model_copy(update=CONV)})
     model = make_model(config.model, ALL)
-    shake = lambda x: x + rng.normal(scale=0.2, size=x.shape).astype(np.float32)
-    state = init_learner(model, jax.random.key(0))
-    params, slow = jax.tree.map(shake, (state.params, state.slow))
+    state = blank(lambda: init_learner(model, jax.random.key(0)))
+    params, slow = drawn((state.params, state.slow), rng, 0.4)
     scale = ReturnScale(jnp.array([-1.0, 0.0, -0.5]), jnp.array([0.5, 3.0, 0.2]))
     batch = random_batch(rng, config, TASKS, length=LENGTH)
-    is_first = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], bool)
-    is_last = np.array([[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]], bool)
-    is_terminal = np.array([[0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
+    # Among the last K columns one sequence runs through a truncation, and one through a death.
+    is_last = np.array([[0, 0, 0, 0, 1], [0, 1, 0, 1, 0], [1, 0, 0, 1, 0]], bool)
+    is_terminal = np.array([[0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [1, 0, 0, 1, 0]], bool)
+    is_first = np.roll(is_last, 1, 1)
     batch = batch.replace(is_first=is_first, is_last=is_last, is_terminal=is_terminal)
     key = jax.random.key(5)
     state = state.replace(slow=slow, scale=scale)
@@ -235,9 +237,51 @@ def test_imagined_returns_and_their_scale_equal_a_float64_loop(case):
     np.testing.assert_allclose(
         case.aside.imagined_return, case.expected.imagined_return, rtol=RTOL, atol=1e-4
     )
+    assert 1 < np.abs(case.expected.imagined_return).max() < 20  # a reward more or less is seen
     for task, (low, high) in case.expected.scale.items():
         assert float(case.aside.scale.low[task]) == pytest.approx(low, rel=RTOL)
         assert float(case.aside.scale.high[task]) == pytest.approx(high, rel=RTOL)
+
+
+def test_without_imagination_the_critic_learns_replayed_returns_that_end_in_slow_values():
+    """And the actor, whom nobody asks, stays as it is."""
+    rng, world = np.random.default_rng(4), union({"cup": CUP})
+    config = tiny(critic="replay", optim={"lr": 1e-3, "warmup": 0})
+    model = make_model(config.model, world)
+    before = blank(lambda: init_learner(model, jax.random.key(0)))
+    before = before.replace(params=drawn(before.params, rng), slow=drawn(before.slow, rng))
+    batch = random_batch(rng, config, [0, 0, 0], world)
+    is_last = np.array([[0, 0, 0, 0, 0], [0, 1, 0, 1, 0], [1, 0, 0, 1, 0]], bool)
+    is_terminal = np.array([[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 1, 0]], bool)
+    batch = batch.replace(is_last=is_last, is_terminal=is_terminal, is_first=np.roll(is_last, 1, 1))
+    state = jax.tree.map(jnp.array, before)  # consumed
+    after, handout, metrics = make_update(model, config)(state, batch, update_key(0, 0))
+
+    feature, losses = ref.array(handout.latent.feature), np.zeros((3, 4))
+    slow = np.array([[ref.twohot_mean(ref.head(f, before.slow)) for f in row] for row in feature])
+    for b in range(3):
+        returns = ref.replay_returns(
+            *(batch.reward[b], is_last[b], is_terminal[b], slow[b]),
+            config.imagination.lambda_,
+            config.imagination.gamma,
+        )
+        for t in range(4):
+            if not is_last[b, t]:
+                logits = ref.head(feature[b, t], before.params["val"])
+                targets = returns[t], slow[b, t]
+                losses[b, t] = sum(ref.twohot_loss(logits, target) for target in targets)
+    assert float(metrics.means["loss/replay_value"]) == pytest.approx(losses.mean(), rel=RTOL)
+    assert handout.imagined_return.shape == (3, 0)
+    moved = {
+        part: any(
+            not np.array_equal(old, new)
+            for old, new in zip(
+                jax.tree.leaves(params), jax.tree.leaves(after.params[part]), strict=True
+            )
+        )
+        for part, params in before.params.items()
+    }
+    assert [part for part, has_moved in moved.items() if not has_moved] == ["pol"]
 
 
 def test_two_hot_equals_a_float64_loop_inside_the_bins_on_them_and_outside(rng):
