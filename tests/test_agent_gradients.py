@@ -7,14 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agent.agent import make_agent
 from agent.imagination import policy_loss, value_loss
-from agent.learner import compute_losses, init_learner, rows_of
-from agent.model import make_model
-from agent.owners import path_names
+from agent.learner import Handout, compute_losses, rows_of, update_key
+from agent.owners import owner_of, path_names
 from agent.world_model import kl_losses
-from tests.agent_cases import ALL, random_batch, tiny
+from tests.agent_cases import ALL, blank, drawn, random_batch, tiny
 
-# What a loss may teach. `dyn` is the recurrence with the posterior, `prior` the prior's own layers.
+SLOTS = {f"slot:{slot.name}" for slot in ALL.vectors}
+HEADS = {f"head:{head.name}" for head in ALL.heads}
+SIGHTS = {"branch:vector", "slot:image"}
+# Whose parameters each part holds. `dyn` is the recurrence with the posterior, `prior` the prior's
+# own layers; `awac` and `twin` are riders.
+OWNERS = {
+    "enc": SLOTS | SIGHTS,
+    "dec": SLOTS | SIGHTS,
+    "dyn": HEADS | SIGHTS | {"shared"},
+    **{part: {"shared"} for part in ("prior", "rew", "con", "val")},
+    **{part: HEADS | {"shared"} for part in ("pol", "awac", "twin")},
+}
+# The parts that a loss teaches, all their owners, and no others.
 TAUGHT = {
     "reconstruction": {"enc", "dyn", "dec"},
     "reward": {"enc", "dyn", "rew"},
@@ -24,6 +36,8 @@ TAUGHT = {
     "policy": {"pol"},
     "value": {"val"},
     "replay_value": {"enc", "dyn", "val"},
+    "awac": {"awac"},
+    "twin": {"twin"},
 }
 
 
@@ -34,39 +48,58 @@ def part_of(path):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """loss -> part -> norm of the gradient, away from the zero starts and on all worlds."""
+    """loss -> (part, owner) -> norm of the gradient, on all worlds and away from the zero starts.
+
+    Riders are handed what an update hands out, so that a way back into the learner would be seen.
+    """
     rng = np.random.default_rng(2)
-    config = tiny(loss={"free_nats": 0.0})  # else the KL of a new model teaches nothing
-    model = make_model(config.model, ALL)
-    shake = lambda x: x + rng.normal(scale=0.1, size=x.shape).astype(np.float32)
-    state = init_learner(model, jax.random.key(0))
-    params = jax.tree.map(shake, state.params)
+    config = tiny(
+        loss={"free_nats": 0.0},  # else the KL of a new model teaches nothing
+        riders={"awac": {"kind": "awac"}, "twin": {"kind": "twin"}},
+    )
+    agent = make_agent(config, ALL)
+    made = blank(lambda: agent.init(jax.random.key(0)))
+    actors = {name: rider.params for name, rider in made.riders.items()}
+    params = drawn(dict(made.learner.params) | actors, rng)
     batch = random_batch(rng, config, [2, 0, 1], length=6)
     batch = batch.replace(is_last=np.zeros((3, 6), bool), is_first=np.zeros((3, 6), bool))
 
     @jax.jit
-    def jacobian(params, state, batch):
+    def jacobian(params, state, riders, batch):
         def means(params):
-            losses, _ = compute_losses(model, config, params, state, batch, jax.random.key(1))
-            return {name: x.mean() for name, x in rows_of(losses, 3).items()}
+            losses, aside = compute_losses(
+                agent.model, config, params, state, batch, update_key(1, 0)
+            )
+            found = {name: x.mean() for name, x in rows_of(losses, 3).items()}
+            learner = state.replace(params=params, slow=params["val"])
+            handout = Handout(aside.latent, {}, aside.imagined_return)
+            for number, name in enumerate(actors):
+                rider = riders[name].replace(params=params[name])
+                key = update_key(2, number)
+                _, metrics = agent.riders[name].update(rider, learner, batch, handout, key)
+                found[name] = metrics.means["loss"]
+            return found
 
         return jax.jacrev(means)(params)
 
     found = {}
-    for name, tree in jacobian(params, state, batch).items():
+    for name, tree in jacobian(params, made.learner, made.riders, batch).items():
         parts = found.setdefault(name, {})
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            parts[part_of(path)] = parts.get(part_of(path), 0.0) + float(jnp.square(leaf).sum())
+            who = part_of(path), owner_of(path)
+            parts[who] = parts.get(who, 0.0) + float(jnp.square(leaf).sum())
     return found
 
 
 @pytest.mark.parametrize("loss", TAUGHT)
 def test_a_loss_teaches_what_it_should_and_nothing_else(gradients, loss):
-    assert {part for part, norm in gradients[loss].items() if norm > 0} == TAUGHT[loss]
+    taught = {(part, owner) for part in TAUGHT[loss] for owner in OWNERS[part]}
+    assert {who for who, norm in gradients[loss].items() if norm > 0} == taught
 
 
-def test_every_loss_is_listed(gradients):
+def test_every_loss_and_every_owner_is_listed(gradients):
     assert gradients.keys() == TAUGHT.keys()
+    assert gradients["reward"].keys() == {(part, o) for part in OWNERS for o in OWNERS[part]}
 
 
 @pytest.mark.parametrize(
