@@ -18,6 +18,7 @@ from agent.heads import Categorical, Continuous, log_prob_and_entropy
 from agent.normaliser import init_return_scale, masked_percentile, update_return_scale
 from agent.optimiser import apply_gradients, clip_factor, clip_factors, init_optimiser
 from agent.returns import has_successor, lambda_returns, replay_returns
+from tests import reference as ref
 
 reals = st.floats(-1e6, 1e6, width=32)
 
@@ -186,23 +187,37 @@ def test_an_interface_without_rows_keeps_its_scale_and_one_with_half_moves_half_
 # Optimiser
 
 
-def test_optimiser_equals_a_float64_loop(rng):
-    config = OptimiserConfig(lr=1e-2, warmup=4)
-    w = rng.normal(size=(3, 2))
-    params, state = {"w": jnp.asarray(w, jnp.float32)}, None
+def in_parts(rows):
+    """A tensor of two owners' parts, two rows and one, and a bias that starts at 0."""
+    kernel = {"slot:a": rows[:2], "slot:b": rows[2:3]}
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), {"kernel": kernel, "bias": rows[3]})
+
+
+@pytest.mark.parametrize("idle", ["keep", "decay"])
+def test_optimiser_equals_a_float64_loop(rng, idle):
+    """Gradients large and small, in mid-run none at all, then none for one of the owners.
+
+    With `decay` an absent owner takes part with a zero gradient.
+    """
+    config = OptimiserConfig(lr=1e-2, warmup=4, idle=idle)
+    rows = np.append(rng.normal(size=(3, 2)), np.zeros((1, 2)), 0)
+    gradients = [rng.normal(size=(4, 2)) * (5.0 if n % 2 else 0.1) for n in range(9)]
+    gradients[4] *= 0
+    for g in gradients[5:7]:
+        g[2] = 0
+    params = in_parts(rows)
     state = init_optimiser(params)
-    nu, mu = np.zeros_like(w), np.zeros_like(w)
-    for n in range(1, 9):
-        g = rng.normal(size=(3, 2)) * (5.0 if n % 2 else 0.1)
-        state, params = apply_gradients(
-            config, state, params, {"w": jnp.asarray(g, jnp.float32)}, {"shared": True}
+    for n, g in enumerate(gradients, start=1):
+        present = {"shared": True, "slot:a": True, "slot:b": jnp.array(idle == "keep" or n != 7)}
+        state, params = apply_gradients(config, state, params, in_parts(g), present)
+        of = lambda rows, n=n: [g[rows] for g in gradients[:n]]
+        kernel, bias = (
+            ref.laprop(rows[part], of(part), lr=1e-2, warmup=4) for part in (slice(3), 3)
         )
-        bound = 0.3 * max(1e-3, float(np.sqrt((w**2).sum())))
-        g = g * min(1.0, bound / float(np.sqrt((g**2).sum())))
-        nu = 0.999 * nu + 0.001 * g**2
-        mu = 0.9 * mu + 0.1 * g / (np.sqrt(nu / (1 - 0.999**n)) + 1e-20)
-        w = w - 1e-2 * min(1.0, (n - 1) / 4) * mu / (1 - 0.9**n)
-        np.testing.assert_allclose(params["w"], w, rtol=1e-4, atol=1e-6)
+        found = np.concatenate(list(params["kernel"].values()))
+        np.testing.assert_allclose(found, kernel, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(params["bias"], bias, rtol=1e-4, atol=1e-8)
+    assert int(state.count["slot:b"]) == len(gradients)
 
 
 def test_the_first_update_is_a_no_op_and_zero_gradients_stay_finite():
