@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from agent.acting import Acting, AgentPolicy
 from agent.agent import make_agent
+from agent.config import FixedGate
 from continual.envs.interact import Seen
-from continual.envs.interface import union
-from tests.agent_cases import ALL, CUP, tiny
+from continual.envs.interface import Head, Interface, Slot, union
+from tests.agent_cases import ALL, CUP, blank, drawn, tiny
 
 ROWS = 6
+EPISODES, P = 20_000, 0.3
 FIXED = {"kind": "fixed"}
 
 
@@ -86,6 +90,99 @@ def test_p16_actions_are_a_mixture_of_both_policies_at_rate_p(state):
     chosen = info["gate.chosen"]
     margin = math.sqrt(math.log(2 / 1e-6) / (2 * chosen.size))
     assert chosen.mean() == pytest.approx(0.3, abs=margin)
+
+
+@pytest.fixture(scope="module")
+def two_heads():
+    """A world of two heads, and many episodes of it at their first two steps.
+
+    Attributes:
+      act: (name, gate) -> the actions and what was recorded, as a policy gives them at step 0.
+      decided: step -> (distributions, actions) of actor and partner, chosen.
+    """
+    world = Interface(
+        (Slot("cue", (4,)),), (Head("arm", "continuous", 2), Head("grip", "categorical", 4))
+    )
+    agent = make_agent(tiny(gate={"kind": "random", "p": P}), union({"both": world}))
+    made = blank(lambda: agent.init(jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    params = drawn(made.learner.params, rng)
+    actor, partner = (drawn(params["pol"], rng, 0.5) for _ in range(2))
+    acting, first = Acting(agent.model, world), np.ones(EPISODES, bool)
+    cue = {"cue": rng.normal(size=(EPISODES, 4)).astype(np.float32)}
+    draw = lambda step: np.array([(row, step) for row in range(EPISODES)], np.uint32)
+
+    def act(name, gate=None):
+        own = partner if name == "awac_actor" else actor
+        policy = AgentPolicy(
+            acting,
+            gate,
+            "sampled",
+            lambda: (params, own, partner),
+            seed=3,
+            draws_as_partner=name == "awac_actor",
+        )
+        return policy.act(policy.initial(EPISODES), Seen(cue, first, draw(0)))[1:]
+
+    def decided(step):
+        state = AgentPolicy(acting, None, "sampled", lambda: None, seed=3).initial(EPISODES)
+        seen = acting.perceive(params, state, cue, first, draw(step), jax.random.key(3))
+        ours = acting.decide["sampled"](actor, seen.latent, seen.actor_keys)
+        theirs = acting.decide["sampled"](partner, seen.latent, seen.partner_keys)
+        choose = acting.choose(agent.config.gate, "sampled")
+        actions, chosen, _, _ = choose(params["dyn"], seen, ours, theirs, state, first)
+        return SimpleNamespace(actor=ours, partner=theirs, chosen=np.array(chosen), actions=actions)
+
+    return SimpleNamespace(act=act, decided=[decided(step) for step in range(2)])
+
+
+def share(hits, expected):
+    """That a share is what it should be, within a Hoeffding bound of one in a million."""
+    hits = np.asarray(hits)
+    assert hits.mean() == pytest.approx(
+        expected, abs=math.sqrt(math.log(2 / 1e-6) / (2 * hits.size))
+    )
+
+
+def test_p8_choices_of_rows_and_of_steps_are_independent(two_heads):
+    one, two = (decided.chosen for decided in two_heads.decided)
+    share([one, two], P)
+    share(one[:-1][::2] & one[1:][::2], P**2)  # neighbouring episodes, each in one pair
+    share(one & two, P**2)
+
+
+def test_p8_choices_know_nothing_of_either_policys_noise(two_heads):
+    decided = two_heads.decided[0]
+    for pi, actions in (decided.actor, decided.partner):
+        for side in np.array(actions["arm"] > pi["arm"].mean).T:
+            share(decided.chosen & side, P / 2)
+
+
+def test_p13_an_action_of_two_heads_comes_whole_from_one_policy(two_heads):
+    decided = two_heads.decided[0]
+    for name in ("arm", "grip"):
+        ours, theirs = (np.array(actions[name]) for _, actions in (decided.actor, decided.partner))
+        expected = np.where(decided.chosen[:, None], theirs, ours)
+        np.testing.assert_array_equal(decided.actions[name], expected)
+        assert not np.array_equal(ours, theirs)
+
+
+def test_p14_a_gate_that_never_or_always_opens_leaves_both_heads_bit_for_bit(two_heads):
+    for p, alone in ((0, "dreamer_actor"), (1, "awac_actor")):
+        gated, info = two_heads.act("gated", FixedGate(p=p))
+        np.testing.assert_array_equal(info["gate.chosen"], np.full(EPISODES, p))
+        expected, _ = two_heads.act(alone)
+        for name in ("arm", "grip"):
+            np.testing.assert_array_equal(gated[name], expected[name])
+
+
+def test_p16_classes_follow_the_mixture_of_both_policies(two_heads):
+    decided = two_heads.decided[0]
+    ours, theirs = (np.exp(pi["grip"].log_probs) for pi, _ in (decided.actor, decided.partner))
+    law = (P * theirs + (1 - P) * ours).mean(0)
+    assert np.abs(law - ours.mean(0)).max() > 0.04  # twice the bound
+    for hits, expected in zip(np.array(decided.actions["grip"]).T, law, strict=True):
+        share(hits, expected)
 
 
 def test_p8_a_row_acts_the_same_beside_fewer_others(state):
