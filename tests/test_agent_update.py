@@ -230,22 +230,25 @@ def test_permuting_the_sequences_permutes_the_result(model, config, update, rng)
 
 
 def test_nothing_after_a_reset_depends_on_anything_before_it(model, config, update, rng):
-    batch = random_batch(rng, config, [CUP_TASK] * 4)
+    tasks = [CRAFTER_TASK, CRAFTER_TASK, CUP_TASK, WALKER_TASK]
+    batch, other = (random_batch(rng, config, tasks) for _ in range(2))
     is_first = np.zeros_like(batch.is_first)
     is_first[:, 2] = True
     is_last = np.roll(is_first, -1, 1)
     batch = batch.replace(is_first=is_first, is_last=is_last)
-    other = random_batch(rng, config, [CUP_TASK] * 4)
     early = lambda a, b: np.concatenate([b[:, :2], a[:, 2:]], 1)
     changed = batch.replace(
         vectors={k: early(v, other.vectors[k]) for k, v in batch.vectors.items()},
+        frames=early(batch.frames, other.frames),
         actions={k: early(v, other.actions[k]) for k, v in batch.actions.items()},
         previous=other.previous,
         context=other.context,
     )
-    stored = [update(learner(model), b, update_key(0, 3))[1].latent.deter for b in (batch, changed)]
-    np.testing.assert_array_equal(stored[0][:, 2:], stored[1][:, 2:])
-    assert not np.array_equal(stored[0][:, :2], stored[1][:, :2])
+    one, two = (update(learner(model), b, update_key(0, 3))[1].latent for b in (batch, changed))
+    for a, b in ((one.deter, two.deter), (one.stoch, two.stoch)):
+        np.testing.assert_array_equal(a[:, 2:], b[:, 2:])
+        for row in range(len(tasks)):
+            assert not np.array_equal(a[row, :2], b[row, :2])
 
 
 def test_there_is_one_compilation_for_each_number_of_frames(model, config, update, rng):
@@ -291,23 +294,38 @@ def test_surplus_frames_are_as_if_they_were_not_there(model, config, update, rng
     assert_same(clean, update(learner(model), noisy, update_key(0, 6)))
 
 
+IMAGE = ("slot:image",)
+SPREAD = {  # path of a kernel -> its fan-in, of walker and Crafter at size1m
+    # A block-linear kernel's fan-in is its whole input, not a block's.
+    ("dyn", "dyn_0", "kernel"): 512 + 8 * 3 * 64,
+    ("dyn", "gates", "kernel"): 512,
+    ("dyn", "deter_in", "linear", "kernel"): 512,
+    ("dyn", "prior_logits", "kernel"): 64,
+    ("dyn", "obs_in", "kernel", "deter"): 512 + 64,
+    ("dyn", "obs_in", "kernel", "branch:vector"): 512 + 64,
+    ("dyn", "action_in", "kernel", "head:dmc.walker"): 6,
+    ("enc", "branch:vector", "project", "kernel", "slot:dmc.walker.orientations"): 24,
+    ("con", "out", "kernel"): 64,
+    ("pol", "out", "head:dmc.walker:mean", "kernel"): 64 * 1e4,
+    # What the second task adds is born as if it were alone.
+    ("dyn", "obs_in", "kernel", *IMAGE): 512 + 16 * 4 * 4,
+    ("dyn", "action_in", "kernel", "head:crafter"): 17,
+    ("pol", "out", "head:crafter:logits", "kernel"): 64 * 1e4,
+    ("enc", *IMAGE, "conv0", "kernel"): 25 * 3,
+    ("enc", *IMAGE, "conv1", "kernel"): 25 * 2 * 4,
+    ("enc", *IMAGE, "conv3", "kernel"): 25 * 4 * 4,
+    ("dec", *IMAGE, "deter", "kernel"): 512,
+    ("dec", *IMAGE, "stoch0", "kernel"): 32 * 4,
+    ("dec", *IMAGE, "stoch1", "kernel"): 2 * 64,
+    ("dec", *IMAGE, "conv0", "kernel"): 25 * 4 * 4,
+    ("dec", *IMAGE, "picture", "kernel"): 25 * 2 * 4,
+}
+
+
 def test_initial_weights_have_the_spread_of_their_fan_in():
-    """Of a walker-like size1m. A block-linear kernel's fan-in is its whole input, not a block's."""
-    built = make_model(model_of_size("size1m"), union({"walker": WALKER}))
-    params = init_params(built, jax.random.key(0))
-    fan_in = {
-        ("dyn", "dyn_0", "kernel"): 512 + 8 * 3 * 64,
-        ("dyn", "gates", "kernel"): 512,
-        ("dyn", "deter_in", "linear", "kernel"): 512,
-        ("dyn", "prior_logits", "kernel"): 64,
-        ("dyn", "obs_in", "kernel", "deter"): 512 + 64,
-        ("dyn", "obs_in", "kernel", "branch:vector"): 512 + 64,
-        ("dyn", "action_in", "kernel", "head:dmc.walker"): 6,
-        ("enc", "branch:vector", "project", "kernel", "slot:dmc.walker.orientations"): 24,
-        ("con", "out", "kernel"): 64,
-        ("pol", "out", "head:dmc.walker:mean", "kernel"): 64 * 1e4,
-    }
-    for path, inputs in fan_in.items():
+    tasks = union({"walker": WALKER, "crafter": CRAFTER})
+    params = init_params(make_model(model_of_size("size1m"), tasks), jax.random.key(0))
+    for path, inputs in SPREAD.items():
         leaf = np.array(functools.reduce(lambda tree, name: tree[name], path, params))
         noise = 4 / np.sqrt(2 * leaf.size)  # four standard errors of a standard deviation
         assert leaf.std() * np.sqrt(inputs) == pytest.approx(1, abs=noise), path
