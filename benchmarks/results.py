@@ -30,8 +30,9 @@ from studies import STUDIES, Piece, Study
 from continual.cli import run_door
 from continual.errors import UserError, nearest
 from continual.files import write_atomically
+from eval.as_json import null_for_nan
 from eval.compare_page import write_comparison
-from eval.findings import find, null_for_nan
+from eval.findings import find
 from eval.records import EpisodeRecord, TrainRecord, load_records
 from eval.run_folder import RecordedRun, load_run
 

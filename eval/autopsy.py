@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from continual.errors import UserError
 from continual.strict_yaml import one_line
-from eval.findings import null_for_nan
+from eval.as_json import null_for_nan
 from eval.matrix import Cell, cell, is_above
 
 FILE = "autopsy.json"  # in the run's folder

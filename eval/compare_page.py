@@ -17,8 +17,8 @@ from markupsafe import Markup
 from continual.errors import UserError
 from continual.files import write_atomically
 from eval import compare_plots, latex, wording
+from eval.as_json import null_for_nan
 from eval.comparison import HEADLINES, Comparison, Difference, Group, compare
-from eval.findings import null_for_nan
 from eval.matrix import Matrix
 from eval.page import ground_of, make_environment
 from eval.statistics import FEWEST_LIVES, Estimate, Summary

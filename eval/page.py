@@ -20,10 +20,11 @@ from continual.errors import UserError
 from continual.files import write_atomically
 from continual.strict_yaml import dump
 from eval import plots, wording
+from eval.as_json import to_json
 from eval.autopsy import DEFINITIONS, Autopsy, TaskAutopsy, load_autopsy
 from eval.calibration import judge_forks, load_calibration
 from eval.crafter_score import ACHIEVEMENTS
-from eval.findings import Findings, find, normalised, to_json
+from eval.findings import Findings, find, normalised
 from eval.gate_behaviour import gate_curve
 from eval.gate_sums import GATE_SUMS
 from eval.latex import matrix_table
