@@ -15,6 +15,7 @@ from agent import distributions as dist
 from agent.codecs import patchify, unpatchify
 from agent.config import OptimiserConfig
 from agent.heads import Categorical, Continuous, log_prob_and_entropy
+from agent.networks import MLP
 from agent.normaliser import init_return_scale, masked_percentile, update_return_scale
 from agent.optimiser import apply_gradients, clip_factor, clip_factors, init_optimiser
 from agent.returns import has_successor, lambda_returns, replay_returns
@@ -259,3 +260,18 @@ def test_unpatchify_undoes_patchify(rng):
     assert patches.shape == (2, 64, 192)
     np.testing.assert_array_equal(patches[0, 1].reshape(8, 8, 3), frames[0, :8, 8:16])
     np.testing.assert_array_equal(unpatchify(patches, 8), frames)
+
+
+# Networks
+
+
+def test_products_in_bfloat16_have_float32_parameters_and_results_near_those_in_float32(rng):
+    x = rng.normal(size=(6, 16)).astype(np.float32)
+    exact, coarse = (MLP(2, 32, dtype) for dtype in ("float32", "bfloat16"))
+    params = exact.init(jax.random.key(0), x)
+    assert jax.tree.structure(params) == jax.tree.structure(coarse.init(jax.random.key(0), x))
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+    one, other = exact.apply(params, x), coarse.apply(params, x)
+    assert other.dtype == np.float32
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=0.05)
