@@ -79,12 +79,13 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
-# This study came before the scale `laptop` looked less far ahead, and says how it was lived.
-FAR = ("agent.imagination.discount_horizon=333",)
+# This study came before the scale `laptop` had its horizon and its entropy bonus, and says how it
+# was lived.
+BEFORE = ("agent.imagination.discount_horizon=333", "agent.imagination.entropy=1e-3")
 AWAC_SETTINGS = {
-    "report": FAR,
-    "rms": (*FAR, "agent.riders.awac.advantage=rms"),
-    "rms_beta0.3": (*FAR, "agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
+    "report": BEFORE,
+    "rms": (*BEFORE, "agent.riders.awac.advantage=rms"),
+    "rms_beta0.3": (*BEFORE, "agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
 }
 WHOLE = "replay.capacity=31000"  # rows: more than 60,000 steps are, at two steps a decision
 GATE_SETTINGS = {
