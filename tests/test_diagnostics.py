@@ -50,6 +50,7 @@ def test_latents_that_say_nothing_are_told_from_a_model_that_has_learnt_all():
         -3 * (0.97 * np.log(0.97) + 0.03 * np.log(0.01))
     )
     apart = look(sure, uniform)
+    assert apart["prior_entropy"] == pytest.approx(3 * np.log(4))
     assert apart["kl"] == pytest.approx(3 * np.log(4) - apart["posterior_entropy"], rel=1e-5)
 
 
