@@ -335,11 +335,10 @@ def _differences(
     groups: Sequence[Group], names: Sequence[str], rng: np.random.Generator
 ) -> list[Difference]:
     found = [_difference(groups[0], group, name, rng) for group in groups[1:] for name in names]
+    tested = [i for i, d in enumerate(found) if not math.isnan(d.p)]
     # Headlines are not made to pay for everything else that is looked at.
-    for family in (
-        [i for i, d in enumerate(found) if (d.metric in HEADLINES) == is_headline and d.p == d.p]
-        for is_headline in (True, False)
-    ):
+    for is_headline in (True, False):
+        family = [i for i in tested if (found[i].metric in HEADLINES) == is_headline]
         corrected = holm([found[i].p for i in family])
         for i, p in zip(family, corrected, strict=True):
             least = min(1.0, len(family) * 2.0 ** (1 - len(found[i].differences)))
