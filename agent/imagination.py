@@ -16,7 +16,7 @@ from agent.config import ImaginationConfig
 from agent.distributions import masked, sg
 from agent.heads import log_prob_and_entropy, sample_actions
 from agent.model import Model
-from agent.returns import has_successor, lambda_returns, replay_returns
+from agent.returns import has_successor, lambda_returns, replay_returns_by_row
 from agent.rssm import Actions, Latent, sample
 
 
@@ -203,7 +203,7 @@ def replay_value_loss(
     `bootstrap` is the imagined return of each state, not its value. The last column is 0: it has no
     successor. Steps that are last ones do not count.
     """
-    returns = jax.vmap(replay_returns, (0, 0, 0, 0, None, None))(
+    returns = replay_returns_by_row(
         reward, is_last, is_terminal, bootstrap, config.lambda_, config.gamma
     )
     logits = model.critic.apply({"params": params["val"]}, feature)

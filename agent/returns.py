@@ -60,6 +60,9 @@ def replay_returns(
     return jnp.concatenate([returns, bootstrap[-1:]])
 
 
+replay_returns_by_row = jax.vmap(replay_returns, (0, 0, 0, 0, None, None))
+
+
 def has_successor(is_last: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
     """Which entries of `replay_returns` mean something: no last step, and not the last column."""
     length = is_last.shape[1]

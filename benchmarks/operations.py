@@ -41,9 +41,9 @@ def encoder(c: ModelConfig, world: Interface) -> tuple[int, int]:
             edge, channels = edge // 2, multiple * c.depth
     elif world.image:
         patches = (IMAGE_EDGE // c.patch) ** 2
-        first += patches * 2 * 3 * c.patch**2 * 4 * c.depth
-        total += patches * 2 * 3 * c.patch**2 * 4 * c.depth
-        total += 2 * patches * 4 * c.depth * 16 * c.depth
+        patch = patches * 2 * 3 * c.patch**2 * 4 * c.depth
+        first += patch
+        total += patch + 2 * patches * 4 * c.depth * 16 * c.depth
     return total, first
 
 

@@ -61,12 +61,7 @@ def render(c: Comparison) -> str:
         points=[(name, Markup(compare_plots.points_panel(c, name))) for name in _defined(c)],
         average=Markup(compare_plots.average_panel(c)),
         gate=Markup(compare_plots.gate_panel(c)) if _has_gate(c) else "",
-        gate_rows=[
-            (group, phase, [float(group.gate(name)[phase - 1]) for name in GATE_SHOWN])
-            for phase in range(1, len(c.plan) + 1)
-            for group in c.groups
-            if not math.isnan(group.gate("chosen")[phase - 1])
-        ],
+        gate_rows=_gate_rows(c),
         crafter=[
             (task, group, scores)
             for task in c.groups[0].lives[0].crafter
@@ -97,7 +92,7 @@ def answer(c: Comparison) -> Iterator[str]:
             for group, summary in zip(c.groups, c.summaries[name], strict=True)
         ]
         last = c.groups[0].lives[0].last
-        after = f"{last} {'phase' if last == 1 else 'phases'}"
+        after = f"{last} {wording.plural('phase', last)}"
         yield f"{said} after {after}, on normalised returns: {wording.listed(parts)}."
     yield _verdict(c)
 
@@ -121,9 +116,9 @@ def _verdict(c: Comparison) -> str:
 def _why_untested(c: Comparison, headlines: Sequence[Difference]) -> str:
     fewest = min(len(group.lives) for group in c.groups)
     if fewest < FEWEST_LIVES or not headlines:
-        lives = f"{fewest} {'life' if fewest == 1 else 'lives'} in the smallest group"
         return (
-            f"With {lives} these are points: intervals and tests are given from {FEWEST_LIVES} on"
+            f"With {_lives(fewest)} in the smallest group these are points: intervals and tests "
+            f"are given from {FEWEST_LIVES} on"
         )
     pairs = max(len(d.differences) for d in headlines)
     return (
@@ -137,15 +132,14 @@ def _difference(d: Difference) -> str:
     return f"{d.metric} of {d.label} by {mean} (p = {_p(d.p)})"
 
 
-def _lives(group: Group) -> str:
-    count = len(group.lives)
+def _lives(count: int) -> str:
     return f"{count} {'life' if count == 1 else 'lives'}"
 
 
 def _counted(group: Group, summary: Summary) -> str:
     """How many lives a number is of."""
     defined, lives = len(summary.points), len(group.lives)
-    return _lives(group) if defined == lives else f"{defined} of {_lives(group)}"
+    return _lives(lives) if defined == lives else f"{defined} of {_lives(lives)}"
 
 
 def _defined(c: Comparison) -> list[str]:
@@ -157,6 +151,17 @@ def _defined(c: Comparison) -> list[str]:
 
 def _has_gate(c: Comparison) -> bool:
     return any(not np.isnan(life.chosen).all() for group in c.groups for life in group.lives)
+
+
+def _gate_rows(c: Comparison) -> list[tuple[Group, int, list[float]]]:
+    """(group, phase, values of GATE_SHOWN), phase by phase, where there was a gate."""
+    tables = [(group, np.stack([group.gate(n) for n in GATE_SHOWN], axis=1)) for group in c.groups]
+    return [
+        (group, k + 1, table[k].tolist())
+        for k in range(len(c.plan))
+        for group, table in tables
+        if not np.isnan(table[k]).all()
+    ]
 
 
 def _cells(returns: Matrix, group: Group) -> list[list[tuple[str, str]]]:
@@ -189,7 +194,7 @@ def to_csv(c: Comparison) -> str:
 
 def to_latex(c: Comparison) -> str:
     """A tabular: a row a metric, a column a group; mean, and its interval where there is one."""
-    head = ["", *(latex.escaped(f"{g.label} ({_lives(g)})") for g in c.groups)]
+    head = ["", *(latex.escaped(f"{g.label} ({_lives(len(g.lives))})") for g in c.groups)]
     rows = [
         [latex.escaped(name), *(_tex_number(summary) for summary in c.summaries[name])]
         for name in _defined(c)

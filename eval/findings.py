@@ -34,6 +34,7 @@ from eval.matrix import (
     clears_random,
     evaluation_curve,
     evaluations,
+    evaluations_of,
     forgetting_matrix,
     normalise,
     random_cells,
@@ -221,8 +222,7 @@ def _survivals(
         phase.task for phase, is_so in zip(run.plan, learned, strict=True) if is_so is not False
     }
     for task, scale in zip(run.tasks, scales, strict=True):
-        own = [e for e in taken if (e.task, e.policy, e.action_mode) == (task, policy, mode)]
-        own.sort(key=lambda e: e.env_steps)
+        own = evaluations_of(taken, task, policy, mode)
         means = np.array([e.cell.mean for e in own], np.float64)
         z = normalised(means[:, None], [scale])[:, 0]
         if outlived := survival(own, z, run.train, task):

@@ -159,7 +159,14 @@ def clears_random(own: Cell, random: Cell) -> bool | None:
 def evaluation_curve(
     judged: Iterable[Evaluation], task: str, policy: str, mode: ActionMode
 ) -> list[tuple[int, Cell]]:
-    """p_i(t) of one policy: (env_steps, returns) of each of its evaluations on a task, by time.
+    """p_i(t) of one policy: (env_steps, returns) of each of its evaluations on a task, by time."""
+    return [(e.env_steps, e.cell) for e in evaluations_of(judged, task, policy, mode)]
+
+
+def evaluations_of(
+    judged: Iterable[Evaluation], task: str, policy: str, mode: ActionMode
+) -> list[Evaluation]:
+    """The evaluations of one policy on a task, by time.
 
     An agent that was judged twice at one time, as where a phase ends by its return, counts once: by
     the evaluation at the phase's end, of more episodes.
@@ -168,7 +175,7 @@ def evaluation_curve(
     points: dict[int, Evaluation] = {}
     for e in sorted(own, key=lambda e: (e.env_steps, e.when == "end")):
         points[e.env_steps] = e
-    return [(at, e.cell) for at, e in points.items()]
+    return list(points.values())
 
 
 def training_curve(records: Iterable[EpisodeRecord], task: str) -> list[TrainingEpisode]:

@@ -60,7 +60,8 @@ class RecordedRun:
     Attributes:
       path: the folder; its name is the run's.
       scale, variant, seed: from config.yaml, as text; empty where it does not say.
-      config, versions: config.yaml and versions.json.
+      config, versions: config.yaml, and versions.json but for the command.
+      command: that began the run; empty where versions.json does not say.
       ancestry: (origin, environment steps) of each branching that led here, the first one first.
       curriculum: its name.
       plan: all phases; plan[k-1] is phase k.
@@ -75,6 +76,7 @@ class RecordedRun:
     seed: str
     config: Mapping[str, Any]
     versions: Mapping[str, Any]
+    command: str
     ancestry: tuple[tuple[str, int], ...]
     curriculum: str
     plan: tuple[KeptPhase, ...]
@@ -87,11 +89,6 @@ class RecordedRun:
     @property
     def name(self) -> str:
         return self.path.resolve().name
-
-    @property
-    def command(self) -> str:
-        """That began the run; empty where versions.json does not say."""
-        return _text(self.versions.get("command"))
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -162,13 +159,15 @@ def load_run(path: Path) -> RecordedRun:
     episodes = _load_records(path / "records", EpisodeRecord)
     phases = _load_records(path / "records", PhaseRecord)
     _check_episodes(path / "records" / EpisodeRecord.file, episodes, tasks, len(plan))
+    kept = _load_versions(path / "versions.json")
     return RecordedRun(
         path=path,
         scale=_text(config.get("scale")),
         variant=_text(config.get("variant")),
         seed=_text(config.get("seed")),
         config=config,
-        versions=_load_versions(path / "versions.json"),
+        versions={name: v for name, v in kept.items() if name != "command"},
+        command=_text(kept.get("command")),
         ancestry=_load_ancestry(path / "ancestry.json"),
         curriculum=curriculum.name,
         plan=plan,

@@ -99,7 +99,7 @@ def _learned(f: Findings) -> str:
     parts = [f"{number(o.own.mean)} on {o.task}{_beside_random(o)}" for o in _spoken(ended)]
     known = [o for o in ended if o.learned is not None]
     verdict = (
-        f"{len(learned)} of {len(known)} {_plural('task', len(known))} ended above the random agent"
+        f"{len(learned)} of {len(known)} {plural('task', len(known))} ended above the random agent"
         if known
         else "no random agent was judged to compare with"
     )
@@ -186,7 +186,7 @@ def _of_many(outcomes: Sequence[Outcome]) -> str:
     return "" if len(outcomes) <= SPELLED_OUT else f" (two of {len(outcomes)} tasks; all below)"
 
 
-def _plural(noun: str, count: int) -> str:
+def plural(noun: str, count: int) -> str:
     return noun if count == 1 else f"{noun}s"
 
 

@@ -25,7 +25,7 @@ from agent.model import Model, init_actor
 from agent.normaliser import ReturnScale, init_return_scale, update_return_scale
 from agent.optimiser import OptimiserState, apply_gradients, init_optimiser
 from agent.owners import masks_of, presence
-from agent.returns import has_successor, replay_returns
+from agent.returns import has_successor, replay_returns_by_row
 from agent.riders.rider import Rider
 from agent.world_model import TrainBatch
 
@@ -129,7 +129,7 @@ def replayed_advantages(
       interface: index of each sequence's interface.
       scale, mean_square: before this batch; the advantages are in their units after it.
     """
-    returns = jax.vmap(replay_returns, (0, 0, 0, 0, None, None))(
+    returns = replay_returns_by_row(
         reward, is_last, is_terminal, bootstrap, config.lambda_, config.gamma
     )
     counts, rate = has_successor(is_last), config.return_rate

@@ -6,6 +6,7 @@ that fulfils `Provider`, and one line in `PROVIDERS`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Protocol, TypeVar
 
@@ -67,6 +68,7 @@ def resolve_task(name: str) -> str:
     return task
 
 
+@functools.cache  # asked at every decision of a life
 def keys_of(task: str) -> tuple[str, str, str]:
     """Keys of a table that name a task: itself, its domain (`dmc/walker`), its provider."""
     task = resolve_task(task)
