@@ -29,6 +29,7 @@ _UPLOAD = 300.0  # seconds that a finished run waits for its last rows; they are
 # Seconds that W&B's process keeps rows to itself; what it has not written dies with us.
 _FLUSH = 1.0
 _TAG = 64  # characters of a tag that W&B takes
+_DIGITS = 6  # of a group's name, by which settings that have no other name are told apart
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def describe_run(
     return Description(
         id=content_hash(identity)[:16],
         name=title or name,
-        group=f"{run.curriculum}-{scale}-{variant}",
+        group=f"{run.curriculum}-{scale}-{variant}-{content_hash(run.settings)[:_DIGITS]}",
         job_type=job_type,
         tags=tuple(dict.fromkeys(tag[:_TAG] for tag in (scale, variant, *tags) if tag)),
         config={

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from continual.dotted import leaves
 from continual.errors import UserError
 from eval.aggregates import iqm, stratified_percentile_interval
 from eval.curve_metrics import transfer_against_reference
@@ -21,17 +20,13 @@ from eval.findings import find
 from eval.gate_sums import GATE_SUMS
 from eval.judged import Metric
 from eval.matrix import Matrix, Vector
-from eval.run_folder import KeptPhase, RecordedRun, load_run
+from eval.run_folder import KeptPhase, load_run
 from eval.statistics import FEWEST_LIVES, Summary, holm, sign_flip_test, summarise
 
 SEED = 0  # of the intervals: the same runs give the same page
 
 _MANY = 4  # runs that are worth the start of processes
 
-# What says nothing of what a life is: settings that change no number, or name it.
-_ASIDE = ("seed", "variant", "scale", "log.", "checkpoint.", "evaluate.worlds")
-# A random gate that opens as often as another life's did takes the rates of its own seed's.
-_OF_ITS_SEED = ("agent.gate.by_task", "agent.gate.recorded")
 HEADLINES = ("average performance", "forgetting")
 
 
@@ -40,8 +35,7 @@ class Life:
     """What is kept of one run; its records are not.
 
     Attributes:
-      settings: flattened config, but for what says nothing of what it is, and what else makes
-        lives different: the lengths of their phases, and where they were branched off others.
+      settings: what lives of one group have in common, as `RecordedRun.settings`.
       last: the newest phase that was judged at its end.
       metrics: name -> metric.
       returns, normalised: [K+1, N].
@@ -245,7 +239,7 @@ def _life(folder: Path) -> Life:
         seed=run.seed,
         variant=run.variant,
         headline=f.headline,
-        settings=_settings(run),
+        settings=run.settings,
         plan=run.plan,
         tasks=run.tasks,
         unfinished=run.unfinished,
@@ -264,16 +258,6 @@ def _life(folder: Path) -> Life:
         versions=run.versions,
         command=run.command,
     )
-
-
-def _settings(run: RecordedRun) -> dict[str, Any]:
-    settings = {k: v for k, v in leaves(run.config).items() if not k.startswith(_ASIDE)}
-    if settings.get("agent.gate.recorded"):
-        settings = {k: v for k, v in settings.items() if not k.startswith(_OF_ITS_SEED)}
-        settings["agent.gate.recorded"] = "each its seed's"
-    settings["curriculum.steps"] = " + ".join(f"{phase.steps:,}" for phase in run.plan)
-    settings["branched_at"] = " and ".join(f"{env_steps:,}" for _, env_steps in run.ancestry)
-    return settings
 
 
 def _refuse_another_plan(first: Life, life: Life) -> None:

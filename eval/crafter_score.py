@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from eval.records import EpisodeRecord
 
 BUDGET = 1_000_000  # environment steps of Crafter that the official score is of
+# For comparison: of the papers of Crafter and of DreamerV3.
+PUBLISHED = "at a million steps: random 1.6 %, DreamerV3 14.5 %, human experts 50.5 %"
 
 ACHIEVEMENTS = (
     "collect_coal",

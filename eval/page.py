@@ -23,7 +23,7 @@ from eval import plots, wording
 from eval.as_json import to_json
 from eval.autopsy import DEFINITIONS, Autopsy, TaskAutopsy, load_autopsy
 from eval.calibration import judge_forks, load_calibration
-from eval.crafter_score import ACHIEVEMENTS
+from eval.crafter_score import ACHIEVEMENTS, PUBLISHED
 from eval.findings import Findings, find, normalised
 from eval.gate_behaviour import gate_curve
 from eval.gate_sums import GATE_SUMS
@@ -140,6 +140,7 @@ def make_environment() -> jinja2.Environment:
         "breakable": _breakable,
         "yaml": dump,
     }
+    environment.globals["crafter_published"] = PUBLISHED
     return environment
 
 

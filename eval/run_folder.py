@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from continual.dotted import leaves
 from continual.errors import UserError, nearest
 from continual.strict_yaml import Document, load, one_line
 from continual.validation import validate
@@ -17,6 +18,11 @@ from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord, load_r
 
 R = TypeVar("R", bound=Record)
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+# What says nothing of what a life is: settings that change no number, or name it.
+_ASIDE = ("seed", "variant", "scale", "log.", "checkpoint.", "evaluate.worlds")
+# A random gate that opens as often as another life's did takes the rates of its own seed's.
+_OF_ITS_SEED = ("agent.gate.by_task", "agent.gate.recorded")
 
 
 class KeptPhase(BaseModel):
@@ -94,6 +100,21 @@ class RecordedRun:
     def trained(self) -> tuple[int, ...]:
         """s(1) … s(K): index in `tasks` of what each phase trains."""
         return tuple(self.tasks.index(phase.task) for phase in self.plan)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What lives that differ in their seed alone have in common, key -> value.
+
+        The config, flattened, but for what says nothing of what a life is; and what else makes
+        lives different: the lengths of their phases, and where they were branched off others.
+        """
+        settings = {k: v for k, v in leaves(self.config).items() if not k.startswith(_ASIDE)}
+        if settings.get("agent.gate.recorded"):
+            settings = {k: v for k, v in settings.items() if not k.startswith(_OF_ITS_SEED)}
+            settings["agent.gate.recorded"] = "each its seed's"
+        settings["curriculum.steps"] = " + ".join(f"{phase.steps:,}" for phase in self.plan)
+        settings["branched_at"] = " and ".join(f"{steps:,}" for _, steps in self.ancestry)
+        return settings
 
     @property
     def unfinished(self) -> str:

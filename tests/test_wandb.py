@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_charts_of_a_life_have_environment_steps_and_those_of_a_phase_begin_at_i
 def test_a_live_run_says_which_life_it_is_and_nothing_of_the_machine(whole):
     (told,) = offline_runs(whole)
     assert (told.run.display_name, told.run.job_type) == ("whole live", "live")
-    assert told.run.run_group == "toys-smoke-dreamer"
+    assert re.fullmatch("toys-smoke-dreamer-[0-9a-f]{6}", told.run.run_group)
     assert list(told.run.tags) == ["smoke", "dreamer", "toy/reach", "toy/match"]
     assert told.run.project == "continual"
     assert (told.config["life"], told.config["seed"]) == ("whole", 0)
@@ -365,7 +366,8 @@ def published(tmp_path_factory) -> Path:
 def test_every_phase_is_a_run_of_its_own_in_the_group_of_the_life(published):
     told = offline_runs(published)
     assert [one.run.job_type for one in told] == ["phase 1", "phase 2", "phase 3", "life"]
-    assert {one.run.run_group for one in told} == {"dmc_then_crafter-laptop-gated"}
+    (group,) = {one.run.run_group for one in told}
+    assert re.fullmatch("dmc_then_crafter-laptop-gated-[0-9a-f]{6}", group)
     assert [list(one.run.tags) for one in told[:3]] == [["laptop", "gated", task] for task in PLAN]
     assert [one.run.display_name for one in told[1:3]] == [
         f"life phase 2: {WALKER}",
@@ -373,6 +375,16 @@ def test_every_phase_is_a_run_of_its_own_in_the_group_of_the_life(published):
     ]
     assert [one.config["phase"] for one in told[:3]] == [1, 2, 3]
     assert not any(set(one.run.run_id) & set(":;,#?/") for one in told)
+
+
+def test_a_group_holds_lives_that_differ_in_their_seed_alone(tmp_path):
+    def group(name: str, **life: Any) -> str:
+        run = load_run(SyntheticRun(tmp_path / name, plan=PLAN, episodes=1, **life).write())
+        return wandb_sink.describe_run(run, "life", {}).group
+
+    sparse = {"agent": {"gate": {"bias": 0.2}}}
+    assert group("a", seed=0) == group("b", seed=1)
+    assert group("a2", settings=sparse) == group("b2", settings=sparse, seed=1) != group("a3")
 
 
 def test_phases_overlay_as_each_begins_at_step_0_with_what_was_judged_before_it(published):
