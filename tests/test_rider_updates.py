@@ -293,3 +293,13 @@ def test_what_absent_heads_hold_changes_no_number_of_a_rider(learnt, name):
                 x[row] = np.nan
     clean = learnt.after[name], learnt.metrics[name]
     assert_same(learnt.again(name, batch.replace(actions=actions)), clean)
+
+
+@pytest.mark.parametrize("name", RIDERS)
+def test_no_action_is_learnt_from_in_the_last_step_of_an_episode(learnt, name):
+    batch = learnt.batch
+    actions = {
+        head: np.where(batch.is_last[..., None], np.nan, x) for head, x in batch.actions.items()
+    }
+    clean = learnt.after[name], learnt.metrics[name]
+    assert_same(learnt.again(name, batch.replace(actions=actions)), clean)

@@ -211,10 +211,12 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
         if config.normalise == "task":
             weight = normalise_within_tasks(weight, counts, batch.task, tasks)
         n = jnp.maximum(counts.sum(), 1)
+        # Before the maths: what stands where no action was, NaN included, has no gradient either.
+        done = {name: masked(x, counts) for name, x in batch.actions.items()}
 
         def loss(params: Any) -> tuple[Array, tuple[Array, Array]]:
             policy = model.actor.apply({"params": params}, feature)
-            log_pi, entropy = log_prob_and_entropy(policy, batch.actions, active)
+            log_pi, entropy = log_prob_and_entropy(policy, done, active)
             losses = awac_loss(log_pi, weight, counts)
             return losses.sum() / n, (losses, entropy)
 
