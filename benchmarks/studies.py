@@ -79,9 +79,14 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
-# This study came before the scale `laptop` had its horizon and its entropy bonus, and says how it
-# was lived.
-BEFORE = ("agent.imagination.discount_horizon=333", "agent.imagination.entropy=1e-3")
+# This study came before the scale `laptop` had its horizon, its entropy bonus and its batch, and says
+# how it was lived.
+BEFORE = (
+    "agent.imagination.discount_horizon=333",
+    "agent.imagination.entropy=1e-3",
+    "replay.length=32",
+    "collect.train_ratio=128",
+)
 AWAC_SETTINGS = {
     "report": BEFORE,
     "rms": (*BEFORE, "agent.riders.awac.advantage=rms"),
