@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from continual.envs.registry import resolve_task
+from continual.errors import UserError
 from continual.section import Section
+
+
+def _resolved(task: str) -> str:
+    try:
+        return resolve_task(task)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 Entropy = Literal["by_classes", "min_max"]
 Divergence = Literal["mean", "sum"]
+TaskName = Annotated[str, AfterValidator(_resolved)]
 
 
 class ModelConfig(Section):
@@ -83,11 +95,11 @@ class ImaginationConfig(Section):
     discount_horizon: Annotated[float, Field(gt=1)] = Field(333.0, description="gamma = 1 - 1/this")
     lambda_: Share = Field(0.95, alias="lambda", description="of the lambda-returns")
     entropy: float = Field(3e-4, description="eta, scale of the actor's entropy bonus")
-    return_rate: Positive = Field(0.01, description="EMA rate of the return percentiles")
+    return_rate: Rate = Field(0.01, description="EMA rate of the return percentiles")
     return_floor: Positive = Field(
         1.0, description="returns are never scaled up by more than 1/this"
     )
-    slow_rate: Positive = Field(0.02, description="EMA rate of the slow critic")
+    slow_rate: Rate = Field(0.02, description="EMA rate of the slow critic")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -223,7 +235,7 @@ class RandomGate(Gate):
 
     kind: Literal["random"] = "random"
     p: Share = Field(0.5, description="the rate, of tasks that by_task does not name")
-    by_task: dict[str, Share] = Field({}, description="rates of single tasks")
+    by_task: dict[TaskName, Share] = Field({}, description="rates of single tasks")
     recorded: str = Field(
         "", description="folder of a run with a gate: by_task becomes its choice rates"
     )
@@ -262,11 +274,15 @@ class AgentConfig(Section):
     gate: Annotated[GateConfig, Field(discriminator="kind")] = ConfidenceGate()
 
     @model_validator(mode="after")
-    def _partner_exists(self) -> AgentConfig:
+    def _can_be_built(self) -> AgentConfig:
         if self.acting == "gated" and self.partner not in self.riders:
             riders = ", ".join(self.riders) or "it has none"
             raise ValueError(f"partner={self.partner!r} is not a rider of this agent ({riders})")
         if self.critic == "replay":
+            if self.acting == "dreamer":
+                raise ValueError(
+                    "critic=replay: the actor learns nothing, expected acting=gated with gate.p=1"
+                )
             for name, rider in self.riders.items():
                 if isinstance(rider, TwinConfig) or (
                     isinstance(rider, AwacConfig) and rider.bootstrap == "imagined"

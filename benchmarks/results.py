@@ -33,7 +33,7 @@ from continual.files import write_atomically
 from eval.as_json import null_for_nan
 from eval.compare_page import write_comparison
 from eval.findings import find
-from eval.records import EpisodeRecord, TrainRecord, load_records
+from eval.records import EpisodeRecord
 from eval.run_folder import RecordedRun, load_run
 
 ROOT = Path(__file__).parents[1]
@@ -119,13 +119,11 @@ def compare(study: Study) -> None:
 
 def summary(piece: Piece) -> dict[str, Any]:
     """The numbers of a finished piece, from its records."""
-    folder = RUNS / piece.name
-    run = load_run(folder)
+    run = load_run(RUNS / piece.name)
     lived = [e.return_ for e in run.episodes if e.split == "train" and not e.cut]
     ends = [e for e in run.episodes if e.split == "eval" and e.when == "end"]
     random = [e.return_ for e in run.episodes if e.policy == "random" and e.when == "before"]
-    train = load_records(folder / "records", TrainRecord)
-    quarter = train[-max(1, len(train) // 4) :]
+    quarter = run.train[-max(1, len(run.train) // 4) :]
     return {
         **(judged_over_phases(run) if len(piece.phases) > 1 else {}),
         "versions": {name: run.versions.get(name) for name in ("python", "jax", "mujoco")},
@@ -189,11 +187,19 @@ def tables(results: Path = RESULTS) -> str:
             "",
             f"## {study.name}",
             "",
-            f"{study.question} {study.env_steps:,} environment steps, scale `laptop`.",
+            f"{study.question} {study.env_steps:,} environment steps, "
+            f"scale `laptop`{shared(study)}.",
             "",
         ]
         lines += table_of(study, results)
     return "\n".join(lines) + "\n"
+
+
+def shared(study: Study) -> str:
+    """What all settings of a study change of the scale."""
+    first, *others = study.labels.values()
+    found = [o for o in first if all(o in other for other in others)]
+    return f" with {', '.join(f'`{o}`' for o in found)}" if found else ""
 
 
 def table_of(study: Study, results: Path) -> list[str]:

@@ -79,8 +79,8 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
-# This study came before the scale `laptop` had its horizon, its entropy bonus and its batch, and says
-# how it was lived.
+# This study came before the scale `laptop` had its horizon, its entropy bonus and its batch, and
+# says how it was lived.
 BEFORE = (
     "agent.imagination.discount_horizon=333",
     "agent.imagination.entropy=1e-3",

@@ -15,9 +15,9 @@ from continual.dotted import leaves
 from continual.errors import UserError
 from continual.rundir import RunFolder
 from continual.strict_yaml import load, shown
-from continual.validation import validate
+from continual.validation import known_keys, validate
 
-_PHASE = re.compile(r"phase([0-9]{1,6})")
+_PHASE = re.compile(r"phase([1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,18 @@ def config_of(run: Path) -> Config:
 def _changed(config: Config) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of what a config sets besides its scale and variant."""
     plain = resolve_config({"scale": config.scale, "variant": config.variant}, config.scale)
-    was = leaves(plain.model_dump(mode="json", by_alias=True))
-    for key, value in leaves(config.model_dump(mode="json", by_alias=True)).items():
-        if value != was.get(key):
-            yield key, value
+    was, now = (c.model_dump(mode="json", by_alias=True) for c in (plain, config))
+    yield from _apart(was, now, ())
+
+
+def _apart(was: Any, now: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of what differs; of a table that lacks a key all, so that it is gone."""
+    both = isinstance(was, dict) and isinstance(now, dict)
+    if both and (was.keys() <= now.keys() or known_keys(Config, path) is not None):
+        for key, value in now.items():
+            yield from _apart(was.get(key), value, (*path, key))
+    elif now != was:
+        yield ".".join(path), now
 
 
 def _sections(chosen: str, kind: str) -> set[str]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import zlib
@@ -38,7 +39,7 @@ from agent.owners import path_names
 from continual.envs.interact import Episode, replay_actions
 from continual.envs.world import TimeStep, World
 from continual.errors import UserError
-from continual.files import PARTIAL, sync_path
+from continual.files import PARTIAL, named, sync_path
 from continual.life import Life, Meter, Stage
 from continual.scheduler import Clock
 from eval.gate_sums import GateSums
@@ -93,8 +94,20 @@ def save_checkpoint(
     Returns:
       The new checkpoint, which is durable.
     Raises:
-      OSError: such as a full disk; the checkpoints there are stay.
+      UserError: such as a full disk; the checkpoints there are stay.
     """
+    with named(folder, "write a checkpoint"):
+        return _save(folder, life, replay, records, keep, fork)
+
+
+def _save(
+    folder: Path,
+    life: Life,
+    replay: Mapping[str, Any],
+    records: Mapping[str, int],
+    keep: int,
+    fork: Callable[[Path], None] | None,
+) -> Path:
     clock = life.clock
     folder.mkdir(parents=True, exist_ok=True)
     serial = 1 + max((_serial(p) for p in folder.iterdir()), default=0)
@@ -108,7 +121,7 @@ def save_checkpoint(
         STAGE: _stage_arrays(life.stage),
     }
     for name, arrays in files.items():
-        save_file(arrays, partial / name)
+        _save_file(arrays, partial / name)
     manifest = {
         "schema": SCHEMA,
         "clock": dataclasses.asdict(clock),
@@ -132,6 +145,17 @@ def save_checkpoint(
     for rest in folder.glob(f"*{PARTIAL}"):
         shutil.rmtree(rest)
     return path
+
+
+def _save_file(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raises OSError, as everything that writes does; the library says it in words of its own."""
+    try:
+        save_file(dict(arrays), path)
+    except SafetensorError as error:
+        number = re.search(r"os error ([0-9]+)", str(error))
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def find_checkpoint(folder: Path, phase: int | None = None) -> Saved | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import shutil
@@ -16,7 +15,7 @@ import numpy as np
 
 from agent.agent import Agent, make_agent
 from continual.backend import set_compiler_flags
-from continual.cli import run_door
+from continual.cli import Parser, run_door
 from continual.collect import begin_living
 from continual.config import Config, resolve_config
 from continual.envs.interact import begin, interact
@@ -123,7 +122,7 @@ CHECKS: dict[str, Check] = {"disk": check_disk, "worlds": check_worlds, "life": 
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m continual.doctor",
         description="Say what this machine has, and try worlds, replay and updates for about a "
         "minute. Packages that hide ours have been looked for when this text can be read.",

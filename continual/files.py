@@ -1,16 +1,36 @@
-"""What a run asks of a file system: whole files or none, durable ones, and one writer at a time."""
+"""What a run asks of a file system: whole files or none, durable ones, one writer, plain words."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from continual.errors import UserError
 
 PARTIAL = ".partial"  # suffix of what is being written; zarr uses the same
 LOCK = "LOCK"  # name of the file in a folder that its writer locks; says who that is
+
+
+@contextlib.contextmanager
+def named(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError into one line that names the file and, on a full disk, the room left."""
+    try:
+        yield
+    except OSError as error:
+        raise failed(path, doing, error) from error
+
+
+def failed(path: Path, doing: str, error: OSError) -> UserError:
+    """What a person is told of something that a disk did not do."""
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        reason += f", {_free_bytes(path):,} bytes free; make room, what was committed is safe"
+    return UserError(f"{path}: cannot {doing}: {reason}")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -26,16 +46,17 @@ def replace_file(path: Path, content: bytes | memoryview, *, durable: bool) -> N
       durable: the content is on the disk before it has the name; the name itself is not, until
         somebody calls `sync_path` on the folder.
     Raises:
-      OSError: such as a full disk; what was there before still is.
+      UserError: such as a full disk; what was there before still is.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
-        with partial.open("wb") as file:
+        with named(path, "write"), partial.open("wb") as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        partial.replace(path)
+        with named(path, "write"):
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -71,3 +92,11 @@ def lock_folder(folder: Path, remedy: str) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
     return descriptor
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        status = os.statvfs(path.parent)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize

@@ -6,7 +6,6 @@ that a clock on the wall shows is hashed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from continual.checkpoint import Saved, find_checkpoint
-from continual.cli import run_door
+from continual.cli import Parser, run_door
 from continual.errors import UserError
 from continual.rundir import KINDS, RunFolder
 from storage.inspect import is_at, open_commit, rows_of
@@ -96,7 +95,7 @@ def _of_bytes(parts: Iterable[bytes]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m continual.fingerprint",
         description="Print one hash each of a run's parameters, optimiser, replay, records and "
         "report, as of its newest checkpoint.",

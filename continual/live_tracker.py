@@ -18,7 +18,7 @@ from continual.rundir import KINDS, RunFolder
 from continual.scheduler import Clock, Evaluate
 from continual.wandb_sink import Description, Mode, Wandb, WandbRun, describe_run
 from eval import rows
-from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord, load_records
+from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord
 from eval.rows import Row, RowMaker, own_values
 from eval.run_folder import RecordedRun, load_run
 
@@ -172,8 +172,7 @@ def load_cursor(folder: RunFolder) -> Cursor:
 
 def _in_order(run: RecordedRun) -> list[Record]:
     """All records by when they were made; those of one file as they lie in it."""
-    trained = load_records(run.path / "records", TrainRecord)
-    return sorted([*run.episodes, *trained, *run.phases], key=_env_steps)
+    return sorted([*run.episodes, *run.train, *run.phases], key=_env_steps)
 
 
 def _env_steps(record: Record) -> int:

@@ -6,7 +6,6 @@ matrix and the report. All is made from the records, under ids that are the same
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
@@ -18,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from continual.cli import run_door
+from continual.cli import Parser, run_door
 from continual.errors import UserError
 from continual.files import replace_file
 from continual.wandb_sink import (
@@ -32,7 +31,7 @@ from continual.wandb_sink import (
 from eval import plots, rows
 from eval.findings import Findings, find
 from eval.page import matrix_csv, write_report
-from eval.records import Record, TrainRecord, load_records
+from eval.records import Record
 from eval.rows import Row, make_rows, merged, own_values
 from eval.run_folder import RecordedRun, Span, load_run
 
@@ -99,8 +98,7 @@ def publish(folder: Path, wandb: Wandb) -> tuple[int, int]:
 def phase_parts(f: Findings) -> Iterator[Part]:
     """One for each phase that was begun."""
     run = f.run
-    trained = load_records(run.path / "records", TrainRecord)
-    records: list[Sequence[Record]] = [run.episodes, trained, run.phases]
+    records: list[Sequence[Record]] = [run.episodes, run.train, run.phases]
     made = [row for kind in records for row in make_rows(enumerate(kind, start=1))]
     for span in run.spans:
         cycle = run.plan[span.number - 1].cycle
@@ -222,7 +220,7 @@ def _load_sent(path: Path) -> dict[str, dict[str, str]]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m continual.publish",
         description="Send run folders to Weights & Biases, from their records alone: every phase "
         "as a W&B run of its own, so that phases overlay, and the life with its forgetting matrix "

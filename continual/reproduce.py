@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from continual.cli import run_door
+from continual.cli import Parser, run_door
 from continual.envs.witness import reproduce
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m continual.reproduce",
         description="Reset the world that broke with its seed and repeat the actions of the "
         "episode, up to the error with all its lines.",

@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: where things lie, who may write, and its append-only records."""
+"""The folder a run leaves behind: where things lie, and its append-only records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import UserError
-from continual.files import sync_path, write_atomically
+from continual.files import named, sync_path, write_atomically
 from continual.strict_yaml import dump
 from eval.records import EpisodeRecord, PhaseRecord, Record, TrainRecord
 
@@ -116,18 +116,20 @@ class RecordBook:
         self._folder = folder
 
     def append(self, record: Record) -> None:
-        with (self._folder / record.file).open("a", encoding="utf-8") as file:
+        path = self._folder / record.file
+        with named(path, "write"), path.open("a", encoding="utf-8") as file:
             file.write(record.to_json() + "\n")
 
     def commit(self) -> dict[str, int]:
         """Make everything durable; -> bytes of each file, for `rewind`."""
         sizes = {}
-        for kind in KINDS:
-            path = self._folder / kind.file
-            with path.open("ab") as file:
-                os.fsync(file.fileno())
-                sizes[kind.file] = file.tell()
-        sync_path(self._folder)
+        with named(self._folder, "make durable"):
+            for kind in KINDS:
+                path = self._folder / kind.file
+                with path.open("ab") as file:
+                    os.fsync(file.fileno())
+                    sizes[kind.file] = file.tell()
+            sync_path(self._folder)
         return sizes
 
     def rewind(self, cursors: Mapping[str, int]) -> None:

@@ -126,6 +126,19 @@ def merge(base: Document, over: Document) -> Document:
     return Document(value, places)
 
 
+def without(document: Document, path: Path) -> Document:
+    """A copy in which nothing stands at `path`."""
+
+    def pruned(value: Any, keys: Path) -> Any:
+        if not (isinstance(value, dict) and keys[0] in value):
+            return value
+        rest = {key: below for key, below in value.items() if key != keys[0]}
+        return rest if len(keys) == 1 else rest | {keys[0]: pruned(value[keys[0]], keys[1:])}
+
+    places = {p: place for p, place in document.places.items() if not _is_under(p, [path])}
+    return Document(pruned(document.value, path), places)
+
+
 def one_line(text: object) -> str:
     """`text` with everything that is not printable escaped, so that it stays on its line."""
     return "".join(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from continual.files import named
 from continual.rundir import RecordBook
 from continual.scheduler import Clock, Evaluate
 from eval.records import Record
@@ -66,7 +67,7 @@ class Timing:
         if now - self._last >= self._every:
             self._last = now
             line = {"time": now, "env_steps": clock.env_steps, "updates": clock.updates}
-            with self._path.open("a", encoding="utf-8") as file:
+            with named(self._path, "write"), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def judging(self, piece: Evaluate) -> None:

@@ -80,7 +80,11 @@ class Trained:
         """
         task, names = self.known(task), self.agent.policies()
         name = name or names[0]
-        if name not in names or name == "random":
+        if names == ("random",):
+            raise UserError(
+                f"{self.run.path}: it lived by random actions, and has learnt no policy"
+            )
+        if name not in names:
             raise UserError(f"policy {name!r}: {nearest(name, names)}")
         policy = self.agent.policy(lambda: self.state, task, name, action_mode, seed)
         return Actor(policy, self.agent.union.tasks[task].heads[0].name)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from continual.cli import run_door
+from continual.cli import Parser, run_door
 from eval.compare_page import write_comparison
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval.compare",
         description="Write a page that compares runs of one plan, from their records alone. Runs "
         "whose settings differ in the seed alone make a group; the group of the first run is what "

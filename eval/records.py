@@ -13,6 +13,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from continual.errors import UserError
+from continual.files import failed
+from continual.strict_yaml import one_line
+
 SCHEMA = 1
 
 
@@ -159,9 +163,15 @@ def load_records(folder: Path, kind: type[R]) -> list[R]:
     A torn last line (a run that is being written, or was killed) is left out.
 
     Raises:
-      ValueError: a whole line that is not a record of this schema, with file and line number.
+      UserError: it cannot be read, or a whole line of it is no record of this schema; says which.
     """
-    return list(_iterate(folder / kind.file, kind))
+    path = folder / kind.file
+    try:
+        return list(_iterate(path, kind))
+    except OSError as error:
+        raise failed(path, "read", error) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not text: {one_line(error)}") from error
 
 
 def _iterate(path: Path, kind: type[R]) -> Iterator[R]:
@@ -178,7 +188,8 @@ def _iterate(path: Path, kind: type[R]) -> Iterator[R]:
                     raise ValueError(f"schema {values.get('schema')!r}, expected {SCHEMA}")
                 yield kind(**_revived({k: values[k] for k in values.keys() & names}))
             except (ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path}:{number}: not a {kind.__name__}: {error}") from error
+                said = one_line(error)
+                raise UserError(f"{path}:{number}: no {kind.__name__}: {said}") from error
 
 
 def _revive(value: Any) -> Any:

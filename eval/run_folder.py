@@ -177,8 +177,8 @@ def load_run(path: Path) -> RecordedRun:
     curriculum = validate(KeptCurriculum, _load_yaml(path / "curriculum.yaml"))
     plan = curriculum.phases
     tasks = tuple(dict.fromkeys([*(phase.task for phase in plan), *curriculum.judged]))
-    episodes = _load_records(path / "records", EpisodeRecord)
-    phases = _load_records(path / "records", PhaseRecord)
+    episodes = load_records(path / "records", EpisodeRecord)
+    phases = load_records(path / "records", PhaseRecord)
     _check_episodes(path / "records" / EpisodeRecord.file, episodes, tasks, len(plan))
     kept = _load_versions(path / "versions.json")
     return RecordedRun(
@@ -196,7 +196,7 @@ def load_run(path: Path) -> RecordedRun:
         return_ranges=curriculum.return_ranges,
         episodes=episodes,
         phases=phases,
-        train=_load_records(path / "records", TrainRecord),
+        train=load_records(path / "records", TrainRecord),
     )
 
 
@@ -247,15 +247,6 @@ def _mapping(path: Path, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}, expected keys and values")
     return value
-
-
-def _load_records(folder: Path, kind: type[R]) -> list[R]:
-    try:
-        return load_records(folder, kind)
-    except (OSError, ValueError) as error:
-        said = one_line(error)
-        path = str(folder / kind.file)
-        raise UserError(said if said.startswith(path) else f"{path}: {said}") from error
 
 
 def _check_episodes(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from continual.files import named
 from storage import files
 from storage.batch import STEP
 from storage.block import Layout, checksum
@@ -49,7 +50,7 @@ class ChunkFiles:
         """Make the folders of a stream."""
         layout = self._layout
         for name in layout.schema:
-            with files.named(layout.folder, "make"):
+            with named(layout.folder, "make"):
                 (layout.folder / name).mkdir(parents=True, exist_ok=True)
             self._unsynced_folders.add(layout.folder / name)
         self._unsynced_folders |= {layout.folder, layout.folder.parent}

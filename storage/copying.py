@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from continual.files import named
 from storage import commits, files
 from storage.block import Block, Layout
 from storage.chunks import ChunkFiles
@@ -28,7 +29,7 @@ def fork_replay(source: Path, cursor: Mapping[str, Any], target: Path) -> None:
       UserError: the commit is missing or damaged, a file is, or there is no room.
     """
     commit = History(source).find(cursor)
-    with files.named(target, "keep a replay"):
+    with named(target, "keep a replay"):
         (target / COMMITS).mkdir(parents=True, exist_ok=True)
     create_store(target, commit.capacity)
     for state in commit.streams:

@@ -7,7 +7,6 @@ process.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,20 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from continual.errors import UserError
-from continual.files import replace_file, sync_path
+from continual.files import failed, named, replace_file, sync_path
 
 # Where another machine's changes are seen late, or locks do not hold.
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "glusterfs", "beegfs", "gpfs", "afs"}
 NETWORK |= {"fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
-
-
-@contextlib.contextmanager
-def named(path: Path, doing: str) -> Iterator[None]:
-    """Turn an OSError into one line that names the file and, on a full disk, the room left."""
-    try:
-        yield
-    except OSError as error:
-        raise _failed(path, doing, error) from error
 
 
 def create_file(path: Path, nbytes: int) -> int:
@@ -41,7 +31,7 @@ def create_file(path: Path, nbytes: int) -> int:
     with named(path, f"take {nbytes:,} bytes"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            # Without it a write to a full disk would fail rows later, and in a map by a signal.
+            # Without it a write to a full disk would fail rows later.
             os.posix_fallocate(descriptor, 0, nbytes)
         except BaseException:
             os.close(descriptor)
@@ -82,7 +72,7 @@ def write_at(path: Path, descriptor: int, values: np.ndarray, offset: int) -> No
             while done < len(rest):
                 done += os.pwrite(descriptor, rest[done:].data, offset + done)
     except OSError as error:
-        raise _failed(path, "write", error) from error
+        raise failed(path, "write", error) from error
 
 
 def write_all_at(path: Path, descriptor: int, parts: Sequence[memoryview], offset: int) -> None:
@@ -90,7 +80,7 @@ def write_all_at(path: Path, descriptor: int, parts: Sequence[memoryview], offse
     try:
         done = os.pwritev(descriptor, parts, offset)
     except OSError as error:
-        raise _failed(path, "write", error) from error
+        raise failed(path, "write", error) from error
     if done < sum(len(part) for part in parts):
         rest = np.frombuffer(b"".join(parts)[done:], np.uint8)
         write_at(path, descriptor, rest, offset + done)
@@ -111,7 +101,7 @@ def read_at(path: Path, descriptor: int, into: memoryview, offset: int) -> None:
                 raise UserError(f"{path} has {size} bytes, expected {expected} or more")
             done += more
     except OSError as error:
-        raise _failed(path, f"read bytes {offset} to {offset + len(into)}", error) from error
+        raise failed(path, f"read bytes {offset} to {offset + len(into)}", error) from error
 
 
 def append_or_nothing(path: Path, descriptor: int, size: int, content: bytes) -> int:
@@ -253,22 +243,7 @@ def sizes_below(folder: Path) -> Mapping[Path, int]:
     return found
 
 
-def _failed(path: Path, doing: str, error: OSError) -> UserError:
-    reason = error.strerror or str(error)
-    if error.errno == errno.ENOSPC:
-        reason += f", {_free_bytes(path):,} bytes free; make room, what was committed is safe"
-    return UserError(f"{path}: cannot {doing}: {reason}")
-
-
 def expect_size(path: Path, size: int, nbytes: int) -> None:
     """Raises UserError: a file of `size` bytes is not whole."""
     if size != nbytes:
         raise UserError(f"{path} has {size} bytes, expected {nbytes}")
-
-
-def _free_bytes(path: Path) -> int:
-    try:
-        status = os.statvfs(path.parent)
-    except OSError:
-        return 0
-    return status.f_bavail * status.f_frsize

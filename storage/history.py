@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import UserError
-from continual.files import PARTIAL
+from continual.files import PARTIAL, named
 from storage import commits, files
 from storage.commits import Commit
 from storage.held import Held
@@ -167,7 +167,7 @@ class History:
         """Delete the groups of all streams but those named, and all files that are half written."""
         for path in sorted(self._folder.glob("phase_*")):
             if path.name not in names:
-                with files.named(path, "delete"):
+                with named(path, "delete"):
                     shutil.rmtree(path)
         for path in self._folder.rglob(f"*{PARTIAL}"):
             files.delete_file(path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from continual.cli import Parser, run_door
 from continual.errors import UserError
 from storage import commits
 from storage.batch import STEP
@@ -26,9 +25,9 @@ from storage.zarr_files import StreamId
 _BINS = 8  # of the histogram of ages
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """-> 0, 1 where a file is damaged, 2 where there is no replay to look at."""
-    parser = argparse.ArgumentParser(
+def main(argv: list[str]) -> int:
+    """-> 0, or 1 where a file is damaged. Raises UserError: there is no replay to look at."""
+    parser = Parser(
         prog="python -m storage.inspect",
         description="Streams, rows, bytes, ages and shares of a replay as of its last commit. "
         "Reads only; a run may be using it.",
@@ -36,14 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="a folder runs/NAME/replay")
     parser.add_argument("--verify", action="store_true", help="read every checksum")
-    given = parser.parse_args(arguments)
-    try:
-        commit, streams = open_commit(given.path)
-        print("\n".join(description(given.path, commit, streams)))
-        damage = [line for s in streams for line in damaged(s)] if given.verify else []
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    given = parser.parse_args(argv)
+    commit, streams = open_commit(given.path)
+    print("\n".join(description(given.path, commit, streams)))
+    damage = [line for s in streams for line in damaged(s)] if given.verify else []
     if given.verify:
         print("\n".join(damage) if damage else "every committed row is as it was written")
     return 1 if damage else 0
@@ -140,4 +135,4 @@ def _histogram(ages: np.ndarray) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_door(main)

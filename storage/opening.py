@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from continual.errors import UserError
-from continual.files import lock_folder
+from continual.files import lock_folder, named
 from storage import commits, files, sampling
 from storage.batch import LATENT, WRITTEN, Schema
 from storage.held import Capacity
@@ -55,7 +55,7 @@ def open_replay(
     files.refuse_network(folder)
     exists = has_store(folder)
     there = commits.commits_of(folder)
-    with files.named(folder, "keep a replay"):
+    with named(folder, "keep a replay"):
         (folder / COMMITS).mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder, "a replay has one writer, wait for it")
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import UserError
-from continual.files import LOCK
+from continual.files import LOCK, named
 from storage import commits, files
 from storage.batch import STEP
 from storage.block import Block, Layout
@@ -40,7 +40,7 @@ class Home:
         self._capacity = capacity
         self._history = History(folder)
         if not has_store(folder):
-            with files.named(folder, "keep a replay"):
+            with named(folder, "keep a replay"):
                 (folder / COMMITS).mkdir(parents=True, exist_ok=True)
             create_store(folder, capacity.measure)
 
@@ -89,7 +89,7 @@ class Home:
 
     def fetch(self, target: Path) -> None:
         """Put a copy of what is at home in place of whatever replay is at `target`."""
-        with files.named(target, "copy the replay"):
+        with named(target, "copy the replay"):
             for path in target.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)

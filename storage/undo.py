@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from continual.files import named
 from storage import files
 from storage.batch import LATENT, Schema
 
@@ -92,7 +93,7 @@ def read_log(path: Path) -> Iterator[Old]:
     """
     if not path.exists():
         return
-    with files.named(path, "read"), path.open("rb") as file:
+    with named(path, "read"), path.open("rb") as file:
         places: list[int] = []
         while _read_record(file):
             places.append(file.tell())

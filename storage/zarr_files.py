@@ -23,9 +23,9 @@ from typing import Any
 import zarr
 
 from continual.errors import UserError
-from continual.files import LOCK, PARTIAL
+from continual.files import LOCK, PARTIAL, named
 from storage.batch import STEP, Schema
-from storage.files import named, put_file
+from storage.files import put_file
 
 FORMAT = "continual.replay"
 VERSION = 2

@@ -12,7 +12,7 @@ import pytest
 from agent.agent import make_agent
 from agent.burn_in import make_burn_in
 from agent.config import AgentConfig
-from agent.learner import compute_losses, init_learner, make_update, update_key
+from agent.learner import init_learner, make_update, update_key
 from agent.model import init_params, make_model, parameter_count
 from agent.owners import owners_of, path_names
 from agent.sizes import model_of_size

@@ -22,6 +22,7 @@ from continual.envs.interface import union
 from continual.envs.registry import interface_of
 from continual.errors import UserError
 from continual.fingerprint import fingerprint
+from continual.strict_yaml import dump
 from eval.run_folder import load_run
 
 pytestmark = pytest.mark.usefixtures("one_compilation")
@@ -184,6 +185,17 @@ def test_a_branch_is_what_its_origin_was_but_for_what_is_said():
     other = inherited(origin, {"variant": "dreamer"})
     assert "agent.riders.awac.beta" not in other
     assert resolve_config(other, "laptop").agent.riders == {}
+
+
+def test_a_branch_inherits_what_its_origin_had_taken_out_of_a_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changed = {"scale": "laptop", "collect.train_ratio": 32, "collect.budgets": {"toy": 60}}
+    config = resolve_config(changed, "laptop")
+    assert config.collect.train_ratio == {"default": 32}
+    folder = Path("runs/odd")
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump(config.model_dump(mode="json", by_alias=True)))
+    assert resolve_config(inherited(parse_origin("runs/odd"), {}), "smoke") == config
 
 
 def agent_of(*tasks, variant="gated"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from continual import checkpoint
 from continual.checkpoint import (
@@ -145,6 +146,21 @@ def test_what_every_phase_came_to_is_kept(tmp_path):
     assert ended_phases(tmp_path) == [1, 2]
     with pytest.raises(UserError, match="no checkpoint of phase 4, there are those of 1, 2"):
         find_checkpoint(tmp_path, 4)
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_checkpoints_there_are_stay(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+
+    def full(arrays, path):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(UserError, match=r"No space left on device, [0-9,]+ bytes free"):
+            save(tmp_path, 2)
+    assert learnt_in(tmp_path) == 1
+    save(tmp_path, 3)
+    assert learnt_in(tmp_path) == 3
 
 
 def test_a_world_that_does_not_come_back_is_refused(tmp_path, monkeypatch):

@@ -83,6 +83,14 @@ def test_an_override_leaves_its_base_and_the_neighbours_alone() -> None:
     assert base == {"replay": {"unit": "bytes", "capacity": 2}}
 
 
+def test_a_table_is_replaced_and_a_key_of_it_added() -> None:
+    base = {"budgets": {"dmc": 5, "crafter": 6}, "replay": {"capacity": 2}}
+    assert built("budgets={}", base=base).budgets == {}
+    assert built("budgets={toy: 7}", base=base).budgets == {"toy": 7}
+    assert built("budgets.toy=7", base=base).budgets == {"dmc": 5, "crafter": 6, "toy": 7}
+    assert base["budgets"] == {"dmc": 5, "crafter": 6}
+
+
 def test_a_whole_model_may_be_given_at_once_or_taken_away() -> None:
     assert built("replay={unit: bytes}").replay == Replay(unit="bytes")
     assert built("acting=null", base={"acting": {"rider": "bc"}}).acting is None

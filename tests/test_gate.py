@@ -419,8 +419,8 @@ def test_a_fixed_and_a_random_gate_have_their_rate_whatever_the_policies_say(pai
 
 
 def test_a_random_gate_takes_the_rate_of_a_task_where_it_has_one():
-    gate = RandomGate(p=0.5, by_task={"dmc/cup_catch": 0.2}, hold=4)
-    assert gate.of("dmc/cup_catch") == RandomGate(p=0.2, hold=4)
+    gate = RandomGate(p=0.5, by_task={"dmc/ball_in_cup_catch": 0.2}, hold=4)
+    assert gate.of("dmc/ball_in_cup_catch") == RandomGate(p=0.2, hold=4)
     assert gate.of("toy/reach") == RandomGate(p=0.5, hold=4)
 
 

@@ -27,6 +27,7 @@ from continual.files import lock_folder
 from continual.fingerprint import fingerprint
 from continual.fingerprint import main as fingerprint_door
 from continual.running import Opened, Stop
+from eval.records import EpisodeRecord
 
 pytestmark = pytest.mark.usefixtures("one_compilation")
 
@@ -319,6 +320,34 @@ def test_a_run_in_use_says_so_before_anything_else(undisturbed, monkeypatch):
     with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
         live("whole", "agent.optim.lr=1e-3")
     os.close(lock)
+
+
+def test_a_disk_without_room_for_records_stops_the_life_which_goes_on_later(
+    folder, undisturbed, monkeypatch
+):
+    opened, lines = Path.open, []
+
+    def on_a_small_disk(self, *how, **more):
+        if self.name == EpisodeRecord.file and how == ("a",):
+            lines.append(self)
+            self = Path("/dev/full") if len(lines) > 40 else self
+        return opened(self, *how, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", on_a_small_disk)
+        with pytest.raises(UserError, match=r"episodes.jsonl: cannot write: No space left on dev"):
+            live("tight")
+    assert live("tight") == 0
+    assert records(folder, "tight") == undisturbed[1]
+
+
+def test_records_that_were_damaged_are_refused_in_one_line(folder):
+    assert live_shortly("name=odd") == 0
+    path = folder / "runs" / "odd" / "records" / EpisodeRecord.file
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first.replace("{", "(", 1), *rest]))
+    with pytest.raises(UserError, match=r"episodes.jsonl:1: no EpisodeRecord: Expecting value"):
+        live_shortly("name=odd")
 
 
 SHORT = ["variant=random", "collect.budgets={toy: 20}", "evaluate.inside_every=1"]

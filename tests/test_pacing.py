@@ -71,11 +71,12 @@ def ratios(*overrides: str) -> dict[str, float]:
     return parse_request(["curricula/smoke.yaml", *overrides]).config.collect.train_ratio
 
 
-def test_a_number_holds_for_all_tasks_and_a_table_is_laid_on_the_scales():
+def test_a_number_holds_for_all_tasks_and_a_key_adds_to_the_scales():
     assert ratios("scale=full")["dmc"] == 1024
     assert ratios("scale=full", "collect.train_ratio=64") == {"default": 64}
-    asked = ratios("scale=full", "collect.train_ratio={dmc/cup_catch: 2}")
+    asked = ratios("scale=full", "collect.train_ratio.dmc/cup_catch=2")
     assert asked == {"default": 512, "dmc": 1024, "dmc/ball_in_cup_catch": 2}
+    assert ratios("scale=full", "collect.train_ratio={default: 3}") == {"default": 3}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def test_the_tables_are_made_from_the_files_beside_them(results):
 def test_every_published_file_belongs_to_a_piece_of_a_study(results):
     files = {results.file_of(p) for study in results.STUDIES for p in study.pieces()}
     assert set((ROOT / "docs" / "results").rglob("*.json")) <= files
+
+
+def test_a_published_piece_is_what_its_study_asks_for_today(results):
+    pieces = [p for study in results.STUDIES for p in study.pieces()]
+    for piece in pieces:
+        if (file := results.file_of(piece)).exists():
+            found = json.loads(file.read_text())
+            assert found["piece"] == json.loads(json.dumps(piece.__dict__)), file
+            assert all(f" {shlex.quote(o)} " in found["command"] for o in piece.overrides), file
 
 
 def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from continual.errors import UserError
 from storage import Column, StreamId
 from storage.inspect import main
 from tests.storage_cases import (
@@ -67,9 +68,11 @@ def test_verifying_names_the_array_and_block_that_is_damaged(folder, capsys, arr
     assert f"array '{array}', block 1 (rows 128 to 200)" in capsys.readouterr().out
 
 
-def test_what_is_no_replay_is_said_in_one_line(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert "found no commit of a replay" in capsys.readouterr().err
+def test_what_is_no_replay_is_said_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="found no commit of a replay"):
+        main([str(tmp_path)])
+    with pytest.raises(UserError, match="unknown flag '--verfy', did you mean '--verify'"):
+        main([str(tmp_path), "--verfy"])
 
 
 def test_the_lines_of_the_readme_open_a_replay_and_plot_an_episode(tmp_path, monkeypatch):
