@@ -15,9 +15,10 @@ from continual import seeding
 from continual.config import Config
 from continual.envs.interact import Episode, Moment, Policy, begin, interact
 from continual.envs.interface import Interface, Union
+from continual.envs.witness import make_witnessed_world
 from continual.envs.world import TimeStep, World
 from continual.life import Life, Meter, Stage
-from continual.pacing import rows_before_update, updates_due
+from continual.pacing import repeat_of, rows_before_update, updates_due
 from continual.scheduler import Clock
 from continual.tracking import Tracker
 from continual.watch import refuse_poisoned
@@ -45,6 +46,15 @@ def batch_schema(union: Union) -> Schema:
     """Columns an update needs, over all tasks; frames come on their own."""
     columns = row_schema(union, gated=False)
     return {name: c for name, c in columns.items() if name not in (FRAMES, "env_step")}
+
+
+def make_worlds(config: Config, task: str, faults: Path, n: int | None = None) -> list[World]:
+    """N worlds, by default those of a phase; not reset yet."""
+    repeat = repeat_of(task, config.collect)
+    return [
+        make_witnessed_world(task, repeat=repeat, folder=faults)
+        for _ in range(n or config.collect.worlds)
+    ]
 
 
 def begin_living(

@@ -31,7 +31,6 @@ from curricula.loader import PlannedPhase
 from storage import Replay, open_replay
 from storage.files import filesystem_of, refuse_network
 
-TASKS = ("dmc/ball_in_cup_catch", "crafter/reward", "toy/reach")
 LIVED = "crafter/reward"  # pictures and classes; to compile for each world would take minutes
 STEPS = 60  # environment steps that are lived
 SETTINGS = {"collect.start": 40, "replay.length": 8, "replay.batch": 2}
@@ -61,7 +60,7 @@ def check_disk(folder: Path) -> str:
 def check_worlds(folder: Path) -> str:
     """One of each family does the same twice. Raises UserError: it does not."""
     del folder
-    for task in TASKS:
+    for task in (f"{name}/{next(iter(p.TASKS))}" for name, p in PROVIDERS.items()):
         first, second = _shown(task), _shown(task)
         if not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True)):
             raise UserError(f"{task}: the same seed and actions gave other observations")
@@ -89,7 +88,7 @@ def check_life(folder: Path) -> str:
     finally:
         replay.close()
     clock = life.clock
-    return f"{clock.agent_steps} decisions, {clock.updates} updates, the replay brought back"
+    return f"{clock.agent_steps} rows, {clock.updates} updates, the replay brought back"
 
 
 def _shown(task: str) -> list[np.ndarray]:
@@ -139,12 +138,12 @@ def main(argv: list[str]) -> int:
     failed = 0
     for name, check in CHECKS.items():
         start = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=folder, prefix="doctor-") as place:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(dir=folder, prefix="doctor-") as place:
                 said = f"ok      {name}: {check(Path(place))}"
-            except Exception as error:  # noqa: BLE001 - whatever it is, the other checks say more
-                failed += 1
-                said = f"FAILED  {name}: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks say more
+            failed += 1
+            said = f"FAILED  {name}: {type(error).__name__}: {error}"
         print(f"{said} ({time.monotonic() - start:.0f} s)", flush=True)
     return 1 if failed else 0
 

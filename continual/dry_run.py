@@ -55,8 +55,7 @@ def describe(request: Request) -> str:
     lines += [
         "",
         "sizes",
-        f"  replay        {needs.replay / 1e6:>10,.0f} MB on disk, "
-        f"up to {config.replay.capacity:,} rows",
+        f"  replay        {needs.replay / 1e6:>10,.0f} MB on disk, up to {needs.rows:,} rows",
         f"  agent         {needs.learnt / 1e6:>10,.0f} MB in memory,"
         " about three times that while learning",
         f"  disk          {needs.disk / 1e6:>10,.0f} MB at most",

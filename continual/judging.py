@@ -9,13 +9,12 @@ from typing import Any
 
 from agent.agent import Agent, AgentState
 from continual import seeding
+from continual.collect import make_worlds
 from continual.config import Config
 from continual.envs.interact import Policy, Seen
 from continual.envs.random_policy import RandomPolicy
 from continual.envs.registry import most_specific
-from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
-from continual.pacing import repeat_of
 from continual.scheduler import Clock, Evaluate
 from continual.tracking import Tracker
 from curricula.loader import NamedCurriculum
@@ -102,13 +101,13 @@ class Judge:
 
         at_work()
         if piece.task not in self._worlds:
-            repeat = repeat_of(piece.task, config.collect)
-            self._worlds[piece.task] = [
-                make_witnessed_world(piece.task, repeat=repeat, folder=self._faults)
-                for _ in range(config.evaluate.worlds)
-            ]
-        before = piece.when == "before"
-        cycle = self._curriculum.plan[clock.phase - 1].cycle
+            self._worlds[piece.task] = make_worlds(
+                config, piece.task, self._faults, config.evaluate.worlds
+            )
+        phase, phase_step = piece.phase, clock.phase_step
+        if phase != clock.phase:  # before training, or late, in a branch
+            phase_step = piece.phase_step
+        cycle = self._curriculum.plan[max(phase, 1) - 1].cycle
         for e in judge(
             self._worlds[piece.task],
             _Attended(self._policy(piece, state), at_work, self._stop),
@@ -122,9 +121,9 @@ class Judge:
                 variant="",
                 policy=piece.policy,
                 action_mode=piece.action_mode,
-                phase=0 if before else clock.phase,
+                phase=phase,
                 cycle=cycle,
-                phase_step=0 if before else clock.phase_step,
+                phase_step=phase_step,
                 env_steps=clock.env_steps,
                 agent_steps=clock.agent_steps,
                 updates=clock.updates,

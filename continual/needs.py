@@ -21,15 +21,17 @@ from storage.mirror import nbytes_of
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes.
+    """Rows, and bytes.
 
     Attributes:
-      replay: of the rows that can be held at a time.
+      rows: that can be held at a time; of the lightest kind, where capacity is in bytes.
+      replay: of those rows.
       learnt: of what the agent has learnt, which is a checkpoint but for a little.
       between: that are written from one checkpoint to the next, the latter included.
       disk: of the whole run's folder.
     """
 
+    rows: int
     replay: int
     learnt: int
     between: int
@@ -39,26 +41,32 @@ class Needs:
 def needs_of(config: Config, curriculum: NamedCurriculum, agent: Agent, state: AgentState) -> Needs:
     """What a run needs; of `state` only the sizes count, so shapes serve as well as arrays."""
     gated = config.agent.acting == "gated"
-    latents = nbytes_of(agent.latents)
-    row = {
-        task: nbytes_of(row_schema(interface, gated)) + latents
-        for task, interface in agent.union.tasks.items()
-    }
+    stored = agent.latents if config.replay.context == "stored" else {}
+    latents = nbytes_of(stored)
+    schemas = {t: {**row_schema(i, gated), **stored} for t, i in agent.union.tasks.items()}
+    row = {task: nbytes_of(schema) for task, schema in schemas.items()}
     lived = rows_of(config, curriculum)
-    replay = _heaviest(lived, row, config.replay.capacity)
+    capacity = config.replay.held(config.seed)
+    # At most: of each task as many as fit if nothing else is held, and all tasks together no more
+    # than fit of the lightest.
+    rows = {task: int(min(n, capacity.in_rows(schemas[task]))) for task, n in lived.items()}
+    most = int(min(lived.total(), max(capacity.in_rows(schemas[task]) for task in lived)))
+    replay = _heaviest(Counter(rows), row, most)
+    if config.replay.unit == "bytes" and config.replay.retention.is_bounded:
+        replay = min(replay, config.replay.capacity)
     learnt = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     every = min(config.checkpoint.every, lived.total())
     # An update rewrites latents; the old ones are kept until the next checkpoint.
     ratio = max(train_ratio_of(task, config.collect) for task in lived)
-    rewritten = min(config.replay.capacity, lived.total(), int(every * ratio))
+    rewritten = min(most, int(every * ratio))
     between = every * max(row.values()) + rewritten * latents + learnt
     phases = len(curriculum.plan)
     kept = (config.checkpoint.keep + phases + 1) * learnt
     if config.checkpoint.keep_replays:
         # Of all that ever was, each block once; latents once a phase.
-        latent_rows = phases * min(config.replay.capacity, lived.total())
+        latent_rows = phases * most
         kept += sum(n * (row[task] - latents) for task, n in lived.items()) + latent_rows * latents
-    return Needs(replay, learnt, between, replay + 2 * between + kept)
+    return Needs(most, replay, learnt, between, replay + 2 * between + kept)
 
 
 def rows_of(config: Config, curriculum: NamedCurriculum) -> Counter[str]:

@@ -30,6 +30,7 @@ from continual.checkpoint import (
     load_stage,
     set_aside,
 )
+from continual.collect import make_worlds
 from continual.config import Config, differences
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world, return_range
@@ -44,7 +45,7 @@ from continual.needs import needs_of, warning
 from continual.progress import Progress
 from continual.request import Request
 from continual.rundir import RecordBook, RunFolder, create_run
-from continual.running import Opened, Stop, make_worlds
+from continual.running import Opened, Stop
 from continual.scheduler import Agenda, Clock
 from continual.strict_yaml import load
 from continual.tracking import JsonLines, Timing, Tracker, Trackers

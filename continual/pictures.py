@@ -78,7 +78,7 @@ def sequence_batch(agent: Agent, task: str, moments: Sequence[Moment]) -> Batch:
     return Batch(
         columns=columns,
         frames=np.stack([step.observation[IMAGE] for step in steps])[None],
-        task=np.array([list(agent.union.tasks).index(task)], np.int32),
+        task=np.array([agent.union.index(task)], np.int32),
         previous={n: np.zeros_like(x[:, 0]) for n, x in columns.items() if n.startswith("action.")},
         context={},
         draw=np.zeros(1, np.int32),

@@ -14,11 +14,12 @@ from pydantic import Field
 
 from agent.config import RandomGate
 from continual import resources
-from continual.ancestry import Origin, inherited, parse_origin
+from continual.ancestry import Origin, config_of, inherited, parse_origin
 from continual.cli import split_arguments
 from continual.config import Config, EvaluateConfig, check_name, resolve_config
 from continual.errors import UserError, nearest
 from continual.pacing import refuse_short_phases
+from continual.rundir import RunFolder
 from continual.scheduler import Clock, inside_points
 from continual.strict_yaml import shown
 from continual.usage import make_parser
@@ -124,7 +125,6 @@ def parse_request(argv: list[str]) -> Request:
         reason = reason if "scale" in overrides else f"that of {origin.run.name}"
         overrides = inherited(origin, overrides)
     config = resolve_config(overrides, default)
-    config = _with_recorded_rates(config)
     curriculum = with_budgets(curriculum, config.collect.budgets)
     shortest = [_at_its_shortest(phase, config.evaluate) for phase in curriculum.plan]
     refuse_short_phases(shortest, config.collect, config.replay)
@@ -137,6 +137,7 @@ def parse_request(argv: list[str]) -> Request:
     is_fresh = _truth("fresh", local.get("fresh", False))
     if is_fresh:
         path = _beside(path)
+    config = _with_recorded_rates(config, path)
     request = Request(
         curriculum,
         config,
@@ -158,7 +159,11 @@ def _recorded(argv: list[str]) -> str:
     """The command line without what it says of this machine: a run's folder may travel."""
     kept = [a for a in argv if a.partition("=")[0] not in ("runs", "replay.scratch")]
     shown = [
-        f"{key}={PurePath(value).name}" if key == "from" else a if sign else PurePath(a).name
+        f"{key}={PurePath(value).name}"
+        if key in ("from", "agent.gate.recorded")
+        else a
+        if sign
+        else PurePath(a).name
         for a in kept
         for key, sign, value in [a.partition("=")]
     ]
@@ -225,20 +230,28 @@ def _default_scale(curriculum: NamedCurriculum, overrides: Mapping[str, Any]) ->
     return "full", f"{jax.devices()[0].device_kind} found"
 
 
-def _with_recorded_rates(config: Config) -> Config:
+def _with_recorded_rates(config: Config, path: Path) -> Config:
     """Fill in the rates of a random gate that shall open as often as the gate of another run.
 
+    A run that goes on has them in its config: the other one may be gone by then, or have lived on.
+
+    Args:
+      path: of the run's folder.
     Raises:
       UserError: no such run, or it had no gate.
     """
     gate = config.agent.gate
     if not isinstance(gate, RandomGate) or not gate.recorded:
         return config
-    run = load_run(Path(gate.recorded))
-    rates = choice_rates(run.episodes)
+    name = Path(gate.recorded).resolve().name
+    kept = config_of(path).agent.gate if RunFolder(path).config.is_file() else None
+    if isinstance(kept, RandomGate) and kept.recorded == name:
+        rates = kept.by_task
+    else:
+        rates = choice_rates(load_run(Path(gate.recorded)).episodes)
     if not rates:
         raise UserError(f"agent.gate.recorded={gate.recorded}: no episode lived with a gate")
-    gate = gate.model_copy(update={"by_task": rates | gate.by_task, "recorded": run.name})
+    gate = gate.model_copy(update={"by_task": rates | gate.by_task, "recorded": name})
     agent = config.agent.model_copy(update={"gate": gate})
     return config.model_copy(update={"agent": agent})
 

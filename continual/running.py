@@ -8,22 +8,18 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 from agent.agent import Agent
 from continual import seeding
 from continual.checkpoint import save_checkpoint
-from continual.collect import Living, begin_living
-from continual.config import Config
+from continual.collect import Living, begin_living, make_worlds
 from continual.envs.gym import Actor, GymWorld
-from continual.envs.witness import make_witnessed_world
 from continual.envs.world import World
 from continual.files import replace_file
 from continual.judging import Abandoned, Judge, judged_pieces
 from continual.life import Life
 from continual.needs import Needs, refuse_full_disk
-from continual.pacing import repeat_of
 from continual.pictures import open_loop_picture
 from continual.progress import Progress
 from continual.request import Request
@@ -139,9 +135,10 @@ class Opened:
     def end_phase(self) -> None:
         """Close the open rows, record the phase, and let the clock enter the next."""
         phase = self.phase
-        self._picture()
-        if self.request.is_filmed:
-            self._film()
+        if self.agent.policies() != ("random",):  # which models nothing, and needs no film
+            self._picture()
+            if self.request.is_filmed:
+                self._film()
         self.living().end()
         self._living = None
         clock, held = self.life.clock, self.replay.held_rows()
@@ -166,15 +163,20 @@ class Opened:
         """Whether the phase has lived its whole budget."""
         return end_of(self.agenda, self.phase, self.judged) == self.phase.steps
 
-    def _picture(self) -> None:
-        """What the model now expects of each task that was trained and shows images."""
+    @property
+    def _trained(self) -> list[str]:
+        """Tasks of the phases so far."""
         lived = self.agenda.curriculum.plan[: self.phase.number]
-        for task in dict.fromkeys(phase.task for phase in lived):
-            if self.agent.union.tasks[task].image is None or self.agent.policies() == ("random",):
+        return list(dict.fromkeys(phase.task for phase in lived))
+
+    def _picture(self) -> None:
+        """Keep what the model now expects of each task that was trained and shows images."""
+        for task in self._trained:
+            if self.agent.union.tasks[task].image is None:
                 continue
             (world,) = make_worlds(self.request.config, task, self.folder.faults, 1)
-            picture = open_loop_picture(self.agent, self.life.agent, task, world, seed=0)
-            world.close()
+            with contextlib.closing(world):
+                picture = open_loop_picture(self.agent, self.life.agent, task, world, seed=0)
             self.folder.pictures.mkdir(exist_ok=True)
             name = f"open_loop-phase{self.phase.number:04d}-{task.replace('/', '_')}.png"
             replace_file(self.folder.pictures / name, picture, durable=False)
@@ -185,19 +187,16 @@ class Opened:
         It is played in a world of its own, and draws from no stream that the life draws from.
         """
         self.folder.videos.mkdir(exist_ok=True)
-        lived = self.agenda.curriculum.plan[: self.phase.number]
-        for task in dict.fromkeys(phase.task for phase in lived):
-            if self.agent.policies() == ("random",):
-                continue
+        for task in self._trained:
             (world,) = make_worlds(self.request.config, task, self.folder.faults, 1)
-            env, state = GymWorld(world), lambda: self.life.agent
-            policy = self.agent.policy(state, task, self.agent.policies()[0], "mode", 0)
-            act = Actor(policy, self.agent.union.tasks[task].heads[0].name)
-            if world.reset(0) and world.draw() is not None:
-                name = f"phase{self.phase.number:04d}-{task.replace('/', '_')}.mp4"
-                frames = play(env, act, 0, draw=True).frames
-                write_video(self.folder.videos / name, frames, env.metadata["render_fps"])
-            env.close()
+            with contextlib.closing(GymWorld(world)) as env:
+                state = lambda: self.life.agent
+                policy = self.agent.policy(state, task, self.agent.policies()[0], "mode", 0)
+                act = Actor(policy, self.agent.union.tasks[task].heads[0].name)
+                if world.reset(0) and world.draw() is not None:
+                    name = f"phase{self.phase.number:04d}-{task.replace('/', '_')}.mp4"
+                    frames = play(env, act, 0, draw=True).frames
+                    write_video(self.folder.videos / name, frames, env.metadata["render_fps"])
 
     def save(self) -> None:
         """Checkpoint: replay first, then records, then the folder that names their cursors.
@@ -246,12 +245,3 @@ class Opened:
         if self._living:
             self._living.close()
         self.judge.close()
-
-
-def make_worlds(config: Config, task: str, faults: Path, n: int | None = None) -> list[World]:
-    """N worlds, by default those of a phase; not reset yet."""
-    repeat = repeat_of(task, config.collect)
-    return [
-        make_witnessed_world(task, repeat=repeat, folder=faults)
-        for _ in range(n or config.collect.worlds)
-    ]

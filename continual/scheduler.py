@@ -17,7 +17,7 @@ class Clock:
 
     Attributes:
       env_steps: control steps simulated in training.
-      agent_steps: decisions recorded, which are replay rows.
+      agent_steps: replay rows: decisions, and ends of episodes.
       updates: of DreamerV3.
       phase: counts from 1; one past the last when life is over.
       phase_start: (env_steps, agent_steps, updates) when the phase began.
@@ -59,6 +59,16 @@ class Evaluate:
     task: str
     policy: str
     action_mode: Literal["mode", "sampled"]
+
+    @property
+    def phase(self) -> int:
+        """The one it is an evaluation of; 0: before training."""
+        return int(self.eval_id.partition("@")[0])
+
+    @property
+    def phase_step(self) -> int:
+        """Environment steps of that phase after which it was due."""
+        return int(self.eval_id.partition("@")[2])
 
 
 @dataclass(frozen=True)
@@ -154,9 +164,12 @@ def _due(
     An evaluation that was stepped over, as nothing in a normal life does, is not made up for: it
     would judge another agent than its name says.
     """
-    # A branch judges before training what its origin did not know.
     if clock.env_steps == agenda.begun_at:
-        yield from _pieces(agenda, "0@0", "before", [*agenda.policies, "random"], sampled=False)
+        lived = [p.eval_id for p in judged if p.when == "end" and p.phase == clock.phase - 1]
+        if lived:  # a branch: what its origin did not judge, it judges at the end of that phase
+            yield from _pieces(agenda, lived[0], "end", agenda.policies, agenda.evaluate.sampled)
+        untrained = ["random"] if lived else [*agenda.policies, "random"]
+        yield from _pieces(agenda, "0@0", "before", untrained, sampled=False)
     end = end_of(agenda, phase, judged)
     passed = [p for p in inside_points(agenda.evaluate, phase) if p <= min(clock.phase_step, end)]
     if passed and clock.phase_step < phase.steps:

@@ -22,7 +22,7 @@ POLICIES = {
 }
 
 # Rules of what stays in a replay, and of what is drawn from it, that go by task or by phase.
-_KNOWING = ("task_quota", "task_balanced", "current_share")
+KNOWING = ("task_quota", "task_balanced", "current_share")
 
 
 def policy_name(policy: str) -> str:
@@ -202,7 +202,7 @@ def privileges(run: RecordedRun) -> list[str]:
         told += f"; but not which of {' and not which of '.join(map(listed, shared))}"
     replay = run.config.get("replay", {})
     rules = {key: (replay.get(key) or {}).get("kind", "") for key in ("retention", "sampling")}
-    knowing = [f"replay.{key}={kind}" for key, kind in rules.items() if kind in _KNOWING]
+    knowing = [f"replay.{key}={kind}" for key, kind in rules.items() if kind in KNOWING]
     return [
         f"{told}.",
         "Not when a phase ends, nor what comes next.",

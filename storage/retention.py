@@ -44,10 +44,13 @@ class _Rule(Section):
     Attributes:
       is_bounded: whether it keeps to the capacity.
       is_recency: whether exactly the newest stay, so that the last block may go row by row.
+      knows_tasks: whether it goes by the task of a row, a privilege that reports name
+        (`eval.wording`).
     """
 
     is_bounded: ClassVar[bool] = True
     is_recency: ClassVar[bool] = False
+    knows_tasks: ClassVar[bool] = False
 
     def victim(self, blocks: Sequence[Candidate], capacity: int) -> Candidate:
         """The block that goes next.
@@ -96,6 +99,7 @@ class TaskQuota(_Rule):
     """
 
     kind: Literal["task_quota"] = "task_quota"
+    knows_tasks: ClassVar[bool] = True
 
     def victim(self, blocks: Sequence[Candidate], capacity: int) -> Candidate:
         del capacity

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -74,7 +74,30 @@ def make_runs(streams: Iterable[tuple[int, np.ndarray, int]]) -> Runs:
     )
 
 
-class Uniform(Section):
+class _Rule(Section):
+    """What every rule is, unless it says otherwise.
+
+    Attributes:
+      knows_tasks: whether it goes by tasks or phases, a privilege that reports name
+        (`eval.wording`).
+    """
+
+    knows_tasks: ClassVar[bool] = False
+
+    def draw(
+        self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
+    ) -> Where:
+        """Sequences of a batch.
+
+        Args:
+          runs: that rows can be drawn from.
+          tasks: index of each stream's.
+          length: rows of a sequence.
+        """
+        raise NotImplementedError
+
+
+class Uniform(_Rule):
     """Every start equally likely, as in DreamerV3."""
 
     kind: Literal["uniform"] = "uniform"
@@ -92,7 +115,7 @@ class Uniform(Section):
         return runs.where(run, position - (stops - starts)[run])
 
 
-class Recency(Section):
+class Recency(_Rule):
     """Newer starts are likelier: each is half as likely as one that is `half_life` starts newer.
 
     The geometric distribution, truncated to what is held. Streams count as newer in their order of
@@ -117,10 +140,11 @@ class Recency(Section):
         return _nth_newest(runs, starts, np.minimum(rank, total - 1))
 
 
-class TaskBalanced(Section):
+class TaskBalanced(_Rule):
     """Every task that can be drawn equally likely, then every start of it."""
 
     kind: Literal["task_balanced"] = "task_balanced"
+    knows_tasks: ClassVar[bool] = True
 
     def draw(
         self, rng: np.random.Generator, runs: Runs, tasks: Sequence[int], batch: int, length: int
@@ -130,10 +154,11 @@ class TaskBalanced(Section):
         return _by_kind(rng, runs, kind, kinds[rng.integers(len(kinds), size=batch)], length)
 
 
-class CurrentShare(Section):
+class CurrentShare(_Rule):
     """The newest stream's starts with a fixed probability, else those of all others."""
 
     kind: Literal["current_share"] = "current_share"
+    knows_tasks: ClassVar[bool] = True
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="of the running phase, once both can be drawn"
     )

@@ -99,9 +99,11 @@ def test_a_life_is_extended_from_its_end_by_a_world_that_was_not_there(folder, c
     assert not new.unfinished
     old = load_run(folder / "runs" / "old")
     assert list(new.episodes[: len(old.episodes)]) == list(old.episodes)
-    # What was not known before is judged when it comes to be.
-    first = [e for e in new.episodes if e.task == "toy/picture" and e.when == "before"]
-    assert {e.policy for e in first} == {"gated", "dreamer_actor", "awac_actor", "random"}
+    # What was not known before is judged when it comes to be, which is not before training.
+    first = [e for e in new.episodes if e.task == "toy/picture" and e.env_steps == 160]
+    found = {(e.policy, e.when, e.phase, e.phase_step) for e in first}
+    learnt = {(p, "end", 2, 60) for p in ("gated", "dreamer_actor", "awac_actor")}
+    assert found == {("random", "before", 0, 0), *learnt}
     saved = find_checkpoint(folder / "runs" / name / "checkpoints")
     arrays = load_file(saved.path / "agent.safetensors")
     assert arrays["learner/optimiser/count/slot:image"] > 0

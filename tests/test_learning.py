@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 # A small, eager agent: one skill is learnt in 1500 to 2500 updates. Toys last 20 decisions, so it
 # looks no further: with DreamerV3's horizon of 333 the critic would climb for most of the life, and
-# AWAC take every action for better than expected. A hundred times the scale's entropy bonus: at
+# AWAC take every action for better than expected. Thirty times the scale's entropy bonus: at
 # first there is nothing to learn from but noise, and an actor that settles then never tries a
 # class again.
 EAGER = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import shutil
 import signal
@@ -494,6 +495,23 @@ def test_a_second_process_is_kept_out(folder):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_what_a_replay_may_hold_goes_by_its_unit_its_rule_and_its_columns(folder, capsys):
+    def held(*settings: str) -> tuple[int, float]:
+        """(rows, MB on disk)"""
+        assert live("dry", "--dry-run", "collect.budgets={toy: 4000}", *settings) == 0
+        said = capsys.readouterr().out
+        ((size, rows),) = re.findall(r"replay +(\d+) MB on disk, up to ([0-9,]+) rows", said)
+        return int(rows.replace(",", "")), float(size)
+
+    rows, size = held("replay.capacity=6000")
+    assert rows == 6000
+    assert held("replay.capacity=6000", "replay.retention={kind: unbounded}")[0] == 12_003
+    limited, weighs = held("replay.capacity=1_000_000", "replay.unit=bytes")
+    assert limited < 12_003
+    assert weighs == 1
+    assert held("replay.capacity=6000", "replay.context=zero")[1] < size
 
 
 def test_a_dry_run_says_what_would_happen_and_leaves_nothing(folder, capsys):

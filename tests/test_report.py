@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import typing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from eval.page import matrix_cells, write_report
 from eval.plots import cell_colours
 from eval.records import EpisodeRecord
 from eval.run_folder import load_run
+from storage import retention, sampling
 from tests.synthetic_run import CRAFTER, CUP, STEPS, WALKER, SyntheticRun
 from tests.test_metrics import record
 
@@ -459,6 +461,13 @@ def test_tasks_of_one_body_are_told_from_those_of_another(before, after, changed
     ]
     (switch,) = switches(life)
     assert switch.changed == changed
+
+
+def test_every_rule_of_the_replay_that_knows_tasks_is_named_as_a_privilege():
+    unions = [typing.get_args(rules)[0] for rules in (retention.Rule, sampling.Rule)]
+    rules = [rule for union in unions for rule in typing.get_args(union)]
+    knowing = [rule for rule in rules if rule.knows_tasks]
+    assert {rule.model_fields["kind"].default for rule in knowing} == set(wording.KNOWING)
 
 
 def test_the_page_says_what_the_agent_is_told_and_what_its_replay_knows(tmp_path):

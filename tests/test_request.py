@@ -14,6 +14,7 @@ from continual.cli import split_arguments
 from continual.config import Config, resolve_config
 from continual.errors import UserError
 from continual.request import Request, parse_request
+from continual.strict_yaml import dump
 from continual.usage import make_parser
 from eval.gate_behaviour import choice_rates
 from eval.run_folder import load_run
@@ -180,6 +181,17 @@ def test_a_random_gate_can_open_as_often_as_the_gate_of_another_run(folder):
     assert gate.of(tasks[0]).p == rates[tasks[0]]
     with pytest.raises(UserError, match="no such run"):
         request("agent.gate.kind=random", "agent.gate.recorded=othr")
+
+    # A run that goes on has the rates in its config, and needs the other one no more.
+    asked = ("agent.gate.kind=random", f"agent.gate.recorded={folder / 'other'}")
+    begun = request(*asked)
+    assert str(folder) not in begun.recorded
+    begun.path.mkdir(parents=True)
+    (begun.path / "config.yaml").write_text(
+        dump(begun.config.model_dump(mode="json", by_alias=True))
+    )
+    shutil.rmtree(folder / "other")
+    assert request(*asked).config == begun.config
 
 
 def test_a_run_without_a_gate_has_no_rates_to_take(folder):

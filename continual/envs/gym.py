@@ -11,6 +11,7 @@ from gymnasium import spaces
 from continual.envs.interact import Policy, Seen
 from continual.envs.interface import Head, Slot
 from continual.envs.world import TimeStep, World
+from continual.errors import UserError
 
 Observation = dict[str, Any]
 
@@ -22,13 +23,13 @@ class GymWorld(gymnasium.Env[Observation, Any]):
     next number is taken.
 
     Raises:
-      ValueError: the world has several heads.
+      UserError: the world has several heads.
     """
 
     def __init__(self, world: World) -> None:
         if len(world.interface.heads) != 1:
             heads = [head.name for head in world.interface.heads]
-            raise ValueError(f"a world with the heads {heads}, expected one")
+            raise UserError(f"a world with the heads {', '.join(heads)}, expected one")
         (self._head,) = world.interface.heads
         self._world, self._next_seed = world, 0
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
