@@ -39,7 +39,7 @@ slow: $(INSTALLED)  ## what the suite leaves out: learning, whole runs
 	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(INSTALLED)  ## what an update, a decision, the union of worlds and the replay cost
-	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 results: $(INSTALLED)  ## live what docs/results/ lacks, for 50 minutes at a time, and write its tables
 	$(BIN)/python benchmarks/results.py $(ARGS)

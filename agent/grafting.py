@@ -18,12 +18,10 @@ from jaxtyping import PRNGKeyArray
 from agent.agent import Agent, AgentState
 from agent.learner import init_learner, interfaces_of
 from agent.model import Model
-from agent.normaliser import ReturnScale
+from agent.normaliser import ByInterface
 from agent.owners import path_names
-from agent.riders.awac import MeanSquare
 
 Tree = TypeVar("Tree")
-BY_INTERFACE = (ReturnScale, MeanSquare)  # what holds a number an interface
 
 
 def graft(agent: Agent, key: PRNGKeyArray, old: Model, learnt: Mapping[str, Any]) -> AgentState:
@@ -60,7 +58,7 @@ def _taken(name: str, born: Tree, learnt: Mapping[str, Any], place: list[int | N
         return jnp.array(found)
 
     def by_kind(path: tuple[Any, ...], part: Any) -> Any:
-        if not isinstance(part, BY_INTERFACE):
+        if not isinstance(part, ByInterface):
             return by_path(path, part)
         return jax.tree_util.tree_map_with_path(
             lambda below, leaf: _by_interface(
@@ -70,7 +68,7 @@ def _taken(name: str, born: Tree, learnt: Mapping[str, Any], place: list[int | N
         )
 
     tree: Tree = jax.tree_util.tree_map_with_path(
-        by_kind, born, is_leaf=lambda part: isinstance(part, BY_INTERFACE)
+        by_kind, born, is_leaf=lambda part: isinstance(part, ByInterface)
     )
     return tree
 

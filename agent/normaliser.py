@@ -7,8 +7,12 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 
+class ByInterface:
+    """A part of a state that holds a number an interface, [I] in every leaf, in their order."""
+
+
 @struct.dataclass
-class ReturnScale:
+class ReturnScale(ByInterface):
     """EMA of the 5th and 95th percentile of returns, per interface; both start at 0.
 
     Attributes:

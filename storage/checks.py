@@ -21,18 +21,15 @@ def check_rows(
     Args:
       given: name -> shape and dtype of what is to be appended.
     """
-    for name, (shape, dtype) in given.items():
-        values = rows.get(name)
-        if values is None or values.shape != shape or values.dtype != dtype:
-            break
-    else:
-        if len(rows) == len(given):
-            return
     if rows.keys() != given.keys():
         missing, surplus = sorted(given.keys() - rows.keys()), sorted(rows.keys() - given.keys())
         raise ValueError(f"row has columns missing: {missing}, or not of its stream: {surplus}")
-    found = rows[name]
-    raise ValueError(f"column {name!r} is {found.shape} {found.dtype}, expected {shape} {dtype}")
+    for name, (shape, dtype) in given.items():
+        found = rows[name]
+        if found.shape != shape or found.dtype != dtype:
+            raise ValueError(
+                f"column {name!r} is {found.shape} {found.dtype}, expected {shape} {dtype}"
+            )
 
 
 def check_same(where: Path, what: str, found: object, expected: object) -> None:

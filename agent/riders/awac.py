@@ -22,7 +22,7 @@ from agent.learner import (
     interfaces_of,
 )
 from agent.model import Model, init_actor
-from agent.normaliser import ReturnScale, init_return_scale, update_return_scale
+from agent.normaliser import ByInterface, ReturnScale, init_return_scale, update_return_scale
 from agent.optimiser import OptimiserState, apply_gradients, init_optimiser
 from agent.owners import masks_of, presence
 from agent.returns import has_successor, replay_returns_by_row
@@ -45,7 +45,7 @@ class AwacState:
 
 
 @struct.dataclass
-class MeanSquare:
+class MeanSquare(ByInterface):
     """EMA of squares, per interface; an interface's first batch sets it.
 
     Attributes:
