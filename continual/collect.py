@@ -95,18 +95,18 @@ def begin_living(
     stage = life.stage
     moments = interact(worlds, policy, stage.policy_state, stage.episodes, next_episode)
     return Living(
-        life,
-        phase,
-        worlds,
-        moments,
-        agent,
-        replay,
-        config,
-        tracker,
-        faults,
-        policy_name,
-        stream,
-        schema,
+        life=life,
+        phase=phase,
+        worlds=worlds,
+        moments=moments,
+        agent=agent,
+        replay=replay,
+        config=config,
+        tracker=tracker,
+        faults=faults,
+        policy_name=policy_name,
+        stream=stream,
+        schema=schema,
     )
 
 

@@ -55,7 +55,8 @@ where it comes from
               settings but for those that are given; the curriculum tells the whole life. Without
               @phase2: from the last phase that it has ended
 
-keys (key.path=value; shown with the defaults that scales and variants change)
+keys (key.path=value; shown with the defaults that scales and variants change. Of a table, such as
+      collect.budgets, collect.budgets.dmc=900 sets one key, collect.budgets={{dmc: 900}} all of it)
 """
     parser = Parser(
         prog=f"{Path(sys.executable).name} -m continual.run",
