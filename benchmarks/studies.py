@@ -128,7 +128,7 @@ STUDIES = (
     ),
     Study(
         "gate_sweep",
-        "How much hangs on the numbers of the gate?",
+        "How much hangs on the numbers of the gate? The settings are ours, not those of a paper.",
         24_000,
         2,
         GATE_SETTINGS,
