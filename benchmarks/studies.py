@@ -79,18 +79,19 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
-# This study came before the scale `laptop` had its horizon, its entropy bonus and its batch, and
-# says how it was lived.
-BEFORE = (
-    "agent.imagination.discount_horizon=333",
-    "agent.imagination.entropy=1e-3",
-    "replay.length=32",
-    "collect.train_ratio=128",
-)
+LED_BY_AWAC = "variant=awac"
 AWAC_SETTINGS = {
-    "report": BEFORE,
-    "rms": (*BEFORE, "agent.riders.awac.advantage=rms"),
-    "rms_beta0.3": (*BEFORE, "agent.riders.awac.advantage=rms", "agent.riders.awac.beta=0.3"),
+    "report": (LED_BY_AWAC,),
+    "report_beta0.03": (LED_BY_AWAC, "agent.riders.awac.beta=0.03"),
+    "rms": (LED_BY_AWAC, "agent.riders.awac.advantage=rms"),
+    "rms_beta0.3": (
+        *(LED_BY_AWAC, "agent.riders.awac.advantage=rms"),
+        "agent.riders.awac.beta=0.3",
+    ),
+    "rms_exp": (
+        *(LED_BY_AWAC, "agent.riders.awac.advantage=rms"),
+        "agent.riders.awac.weight=exp",
+    ),
 }
 WHOLE = "replay.capacity=31000"  # rows: more than 60,000 steps are, at two steps a decision
 GATE_SETTINGS = {
@@ -120,7 +121,8 @@ STUDIES = (
     ),
     Study(
         "awac_default",
-        "Which advantage and which weights should the AWAC rider have?",
+        "Which advantage and which weights should the AWAC rider have? It leads the life, on tasks "
+        "that are reported nowhere else.",
         40_000,
         2,
         AWAC_SETTINGS,
