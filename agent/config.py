@@ -156,6 +156,11 @@ class AwacConfig(Section):
     )
     w_max: Positive = Field(20.0, description="clip of a weight")
 
+    lambda_: Share | None = Field(
+        None,
+        alias="lambda",
+        description="of its replayed returns; else that of imagination. 0: one step, as in AWAC",
+    )
     bootstrap: Literal["slow", "imagined"] = Field(
         "slow", description="ends of replayed returns: slow critic, or imagined return"
     )

@@ -22,6 +22,7 @@ from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, drawn, random_batch, ti
 RTOL = 1e-4
 RIDERS = {
     "report": {"kind": "awac", "beta": 1.0, "w_max": 5.0},
+    "one_step": {"kind": "awac", "beta": 1.0, "w_max": 5.0, "lambda": 0.0},
     "rms": {"kind": "awac", "advantage": "rms", "weight": "exp"},
     "imagined": {
         "kind": "awac",
@@ -71,7 +72,7 @@ def learnt(carried):
     before = {
         name: rider.replace(params=drawn(rider.params, rng)) for name, rider in state.riders.items()
     }
-    for name in ("report", "imagined"):
+    for name in ("report", "one_step", "imagined"):
         before[name] = before[name].replace(scale=ReturnScale(low, high))
     before = jax.tree.map(np.array, before)
     batch = random_batch(rng, agent.config, TASKS, length=LENGTH, frames=0)
@@ -94,7 +95,9 @@ def learnt(carried):
     found = {name: again(name) for name in RIDERS}
     feature = np.array(latent.feature, np.float64)
     value = np.zeros((len(TASKS), LENGTH))
-    log_pi = {name: np.zeros((len(TASKS), LENGTH)) for name in ("report", "imagined", "bc")}
+    log_pi = {
+        name: np.zeros((len(TASKS), LENGTH)) for name in ("report", "one_step", "imagined", "bc")
+    }
     for b, t in np.ndindex(value.shape):
         value[b, t] = ref.twohot_mean(ref.head(feature[b, t], learner.slow))
         kinds = {head.name: head.kind for head in WORLDS[TASKS[b]].heads}
@@ -120,12 +123,13 @@ def learnt(carried):
 def float64_awac(learnt, name, bootstrap, rows=slice(None)):
     """What one rider's update should come to on some rows of the batch."""
     batch, imagination = learnt.batch, learnt.imagination
+    lambda_ = RIDERS[name].get("lambda", imagination.lambda_)
     return ref.awac(
         *(ref.array(batch.reward[:, rows]), batch.is_last[:, rows], batch.is_terminal[:, rows]),
         *(learnt.value[:, rows], bootstrap, learnt.log_pi[name][:, rows]),
         TASKS,
         SCALE,
-        lambda_=imagination.lambda_,
+        lambda_=lambda_,
         gamma=imagination.gamma,
         rate=imagination.return_rate,
         beta=1.0,
@@ -200,20 +204,21 @@ def test_advantages_and_weights_equal_a_float64_loop(learnt):
         assert float(scale.high[task]) == pytest.approx(high, rel=RTOL)
 
 
-def test_an_update_of_awac_equals_a_float64_loop_task_by_task(learnt):
-    expected, metrics = float64_awac(learnt, "report", learnt.value), learnt.metrics["report"]
+@pytest.mark.parametrize("name", ["report", "one_step"])
+def test_an_update_of_awac_equals_a_float64_loop_task_by_task(learnt, name):
+    expected, metrics = float64_awac(learnt, name, learnt.value), learnt.metrics[name]
     assert float(metrics.means["loss"]) == pytest.approx(expected.loss, rel=RTOL)
     assert float(metrics.means["weight_max"]) == pytest.approx(expected.weight.max(), rel=1e-3)
-    for name, x in {
-        "loss": -expected.weight * learnt.log_pi["report"],
+    for what, x in {
+        "loss": -expected.weight * learnt.log_pi[name],
         "weight": expected.weight,
         "advantage_magnitude": np.abs(expected.advantage),
         "positive_share": expected.advantage > 0,
     }.items():
         np.testing.assert_allclose(
-            metrics.by_task[name], by_task(x, expected.counting), rtol=1e-3, err_msg=name
+            metrics.by_task[what], by_task(x, expected.counting), rtol=1e-3, err_msg=what
         )
-    scale = learnt.after["report"].scale
+    scale = learnt.after[name].scale
     np.testing.assert_allclose(
         np.stack([scale.low, scale.high], 1), list(expected.scale.values()), rtol=RTOL
     )

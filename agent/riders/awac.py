@@ -169,6 +169,9 @@ def update_mean_square(
 
 def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
     tasks, interfaces = len(model.union.tasks), len(interfaces_of(model))
+    returns = agent.imagination
+    if config.lambda_ is not None:
+        returns = returns.model_copy(update={"lambda_": config.lambda_})
 
     def init(key: PRNGKeyArray, actor: Any) -> AwacState:
         del actor
@@ -205,7 +208,7 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
             state.scale,
             state.mean_square,
             config.advantage,
-            agent.imagination,
+            returns,
         )
         weight = advantage_weight(advantages, counts, config)
         if config.normalise == "task":
