@@ -80,18 +80,27 @@ class Study:
 
 
 LED_BY_AWAC = "variant=awac"
+
+
+def awac(**changes: str | float) -> tuple[str, ...]:
+    """Overrides of a life that the AWAC rider leads."""
+    return (LED_BY_AWAC, *(f"agent.riders.awac.{key}={value}" for key, value in changes.items()))
+
+
+def few_steps(lambda_: float, beta: float) -> tuple[str, ...]:
+    """Textbook weights, exp(A / beta), on advantages of few steps."""
+    return awac(**{"lambda": lambda_, "advantage": "rms", "weight": "exp", "beta": beta})
+
+
 AWAC_SETTINGS = {
-    "report": (LED_BY_AWAC,),
-    "report_beta0.03": (LED_BY_AWAC, "agent.riders.awac.beta=0.03"),
-    "rms": (LED_BY_AWAC, "agent.riders.awac.advantage=rms"),
-    "rms_beta0.3": (
-        *(LED_BY_AWAC, "agent.riders.awac.advantage=rms"),
-        "agent.riders.awac.beta=0.3",
-    ),
-    "rms_exp": (
-        *(LED_BY_AWAC, "agent.riders.awac.advantage=rms"),
-        "agent.riders.awac.weight=exp",
-    ),
+    "report": awac(),
+    "report_beta0.03": awac(beta=0.03),
+    "rms": awac(advantage="rms"),
+    "rms_beta0.3": awac(advantage="rms", beta=0.3),
+    "rms_exp": awac(advantage="rms", weight="exp"),
+    "l0.5_rms_exp_b0.3": few_steps(0.5, 0.3),
+    "l0_rms_exp_b0.3": few_steps(0, 0.3),
+    "l0_rms_exp_b0.1": few_steps(0, 0.1),
 }
 WHOLE = "replay.capacity=31000"  # rows: more than 60,000 steps are, at two steps a decision
 GATE_SETTINGS = {
