@@ -7,16 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from continual.envs.registry import resolve_task
-from continual.errors import UserError
 from continual.section import Section
-
-
-def _resolved(task: str) -> str:
-    try:
-        return resolve_task(task)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
+from continual.validation import checked
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -24,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Entropy = Literal["by_classes", "min_max"]
 Divergence = Literal["mean", "sum"]
-TaskName = Annotated[str, AfterValidator(_resolved)]
+TaskName = Annotated[str, AfterValidator(checked(resolve_task))]
 
 
 class ModelConfig(Section):

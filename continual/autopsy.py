@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field
 from continual.backend import keep_compiled_programs, set_compiler_flags
 from continual.cli import asked_of_run, run_door
 from continual.countdown import Countdown
-from continual.errors import UserError
 from continual.examining import Examination, chosen_tasks, load_remains
 from continual.files import write_atomically
 from continual.section import Section
@@ -55,10 +54,7 @@ def main(argv: list[str]) -> int:
             shown.begin(f"looking for what was lost of {task}")
             found.append(examination.examine(task, shown.done))
             shown.say(where_it_was_lost(found[-1]))
-    try:
-        write_atomically(path / FILE, autopsy_json(examination.report(found)))
-    except OSError as error:
-        raise UserError(f"{path / FILE}: cannot be written: {error.strerror}") from error
+    write_atomically(path / FILE, autopsy_json(examination.report(found)))
     print(f"the report: {write_report(path)}")
     return 0
 

@@ -17,19 +17,12 @@ from continual.overrides import apply_overrides
 from continual.replay_config import ReplayConfig
 from continual.section import Section
 from continual.strict_yaml import Document, load, merge, shown
-from continual.validation import validate
+from continual.validation import checked, validate
 from curricula.schema import EnvSteps
 from storage import block
 
-
-def _canonical(key: str) -> str:
-    """Of two keys of a table that mean the same, the later one counts: it was laid on top."""
-    try:
-        return resolve_key(key)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
+# Of two keys of a table that mean the same, the later one counts: it was laid on top.
+_canonical = checked(resolve_key)
 DEFAULT = "default"
 
 

@@ -36,7 +36,8 @@ def failed(path: Path, doing: str, error: OSError) -> UserError:
 def write_atomically(path: Path, text: str) -> None:
     """Put a text file in place for good: all of the text or what was there before."""
     replace_file(path, text.encode(), durable=True)
-    sync_path(path.parent)
+    with named(path, "make durable"):
+        sync_path(path.parent)
 
 
 def replace_file(path: Path, content: bytes | memoryview, *, durable: bool) -> None:
@@ -50,12 +51,12 @@ def replace_file(path: Path, content: bytes | memoryview, *, durable: bool) -> N
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
-        with named(path, "write"), partial.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
         with named(path, "write"):
+            with partial.open("wb") as file:
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

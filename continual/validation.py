@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -82,6 +82,18 @@ def dotted(path: Path) -> str:
     """A path as people write it: `phases[0].steps`."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return one_line(text.removeprefix("."))
+
+
+def checked(resolve: Callable[[str], str]) -> Callable[[str], str]:
+    """A validator of pydantic's that says what a resolver of names does, which raises UserError."""
+
+    def validator(name: str) -> str:
+        try:
+            return resolve(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    return validator
 
 
 def known_keys(model: type[pydantic.BaseModel], path: Path) -> set[str] | None:
