@@ -4,9 +4,11 @@
     python benchmarks/results.py --study learning --minutes 50
     python benchmarks/results.py --tables            # only the tables, from what is there
 
-A piece that is stopped or killed goes on where it was. What a piece found is one JSON file; its run
-and what it said stay under runs/results/ until somebody removes them. Lives of this size get more
-done with a core each than one after the other with all: their products are small.
+A piece that is stopped or killed goes on where it was. What a piece found is one JSON file; lives
+through several tasks publish their records too, so that they can be set side by side although each
+was lived on another day or machine. Runs and what they said stay under runs/results/ until somebody
+removes them. Lives of this size get more done with a core each than one after the other with all:
+their products are small.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -81,7 +84,18 @@ def live(piece: Piece) -> None:
     kept[1] = curriculum.name
     found = {"piece": piece.__dict__, "command": f"python -m {shlex.join(kept)}", **summary(piece)}
     file_of(piece).parent.mkdir(parents=True, exist_ok=True)
+    if len(piece.phases) > 1:
+        publish_records(RUNS / piece.name, records_of(piece))
+    # Last: a piece whose file is there is not lived again.
     write_atomically(file_of(piece), json.dumps(found, indent=1) + "\n")
+
+
+def publish_records(run: Path, folder: Path) -> None:
+    """Copy what eval/ reads of a run; neither its replay nor its checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.yaml", "curriculum.yaml", "versions.json"):
+        shutil.copyfile(run / name, folder / name)
+    shutil.copytree(run / "records", folder / "records", dirs_exist_ok=True)
 
 
 def live_all(pieces: Sequence[Piece], minutes: float) -> int:
@@ -110,11 +124,10 @@ def live_all(pieces: Sequence[Piece], minutes: float) -> int:
 
 
 def compare(study: Study) -> None:
-    """Set the lives of a study through several tasks side by side, once all were lived here."""
-    folders = {piece: RUNS / piece.name for piece in study.pieces()}
-    there = all(file_of(piece).exists() and folder.exists() for piece, folder in folders.items())
-    if study.has_plans and there:
-        print(write_comparison(list(folders.values()), RUNS / study.name), flush=True)
+    """Set the lives of a study through several tasks side by side, once all were lived."""
+    if study.has_plans and all(file_of(piece).exists() for piece in study.pieces()):
+        folders = [records_of(piece) for piece in study.pieces()]
+        print(write_comparison(folders, RUNS / study.name), flush=True)
 
 
 def summary(piece: Piece) -> dict[str, Any]:
@@ -171,6 +184,11 @@ def mean(values: Iterable[float]) -> float | None:
 
 def file_of(piece: Piece, results: Path = RESULTS) -> Path:
     return results / piece.study / f"{piece.name}.json"
+
+
+def records_of(piece: Piece) -> Path:
+    """The run folder of a published life, as far as eval/ reads it."""
+    return RESULTS / piece.study / "runs" / piece.name
 
 
 def tables(results: Path = RESULTS) -> str:

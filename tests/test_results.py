@@ -13,6 +13,9 @@ import pytest
 
 from continual.errors import UserError
 from continual.request import parse_request
+from eval.findings import find
+from eval.run_folder import load_run
+from tests.synthetic_run import SyntheticRun
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,8 +37,10 @@ def test_the_tables_are_made_from_the_files_beside_them(results):
 
 
 def test_every_published_file_belongs_to_a_piece_of_a_study(results):
-    files = {results.file_of(p) for study in results.STUDIES for p in study.pieces()}
-    assert set((ROOT / "docs" / "results").rglob("*.json")) <= files
+    pieces = [p for study in results.STUDIES for p in study.pieces()]
+    assert set((ROOT / "docs" / "results").glob("*/*.json")) <= set(map(results.file_of, pieces))
+    folders = set(map(results.records_of, pieces))
+    assert set((ROOT / "docs" / "results").glob("*/runs/*")) <= folders
 
 
 def test_a_published_piece_is_what_its_study_asks_for_today(results):
@@ -81,6 +86,28 @@ def test_lives_through_several_tasks_are_shown_by_what_they_forget(results, tmp_
         *(study.pairs[1]),
         *("2", "0.38", "0.50, 0.25", "0.10", "0.10, –", ""),
     ]
+
+
+def test_published_records_say_what_the_run_said(results, tmp_path):
+    run = SyntheticRun(tmp_path / "life").write()
+    (run / "replay").mkdir()
+    results.publish_records(run, tmp_path / "published" / "life")
+    published = tmp_path / "published" / "life"
+    assert {file.name for file in published.iterdir()} == {
+        *("config.yaml", "curriculum.yaml", "versions.json", "records")
+    }
+    there, here = (find(load_run(folder)) for folder in (published, run))
+    assert [(m.name, m.value) for m in there.metrics] == [(m.name, m.value) for m in here.metrics]
+    assert there.returns.tolist() == here.returns.tolist()
+
+
+def test_published_numbers_of_lives_are_what_their_published_records_say(results):
+    pieces = [p for study in results.STUDIES if study.has_plans for p in study.pieces()]
+    for piece in pieces:
+        if (file := results.file_of(piece)).exists():
+            said = results.judged_over_phases(load_run(results.records_of(piece)))
+            found = json.loads(file.read_text())
+            assert {key: found[key] for key in said} == said, piece.name
 
 
 def test_no_two_pieces_share_a_name(results):
