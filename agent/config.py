@@ -135,23 +135,22 @@ class AwacConfig(Section):
 
     kind: Literal["awac"] = "awac"
     weight: Literal["positive", "exp", "softmax", "binary", "uniform"] = Field(
-        "positive",
+        "exp",
         description="exp(max(A, 0)/beta), exp(A/beta), softmax over the batch, 1[A > 0], or 1 "
         "(behaviour cloning)",
     )
     advantage: Literal["percentile", "rms"] = Field(
-        "percentile",
+        "rms",
         description="A in units of the return spread, or of its own EMA deviation",
     )
     beta: Positive | None = Field(
-        None, description="temperature of the weights; else 0.1 for percentile, 1 for rms"
+        None, description="temperature of the weights; else 0.1 for percentile, 0.3 for rms"
     )
     w_max: Positive = Field(20.0, description="clip of a weight")
-
     lambda_: Share | None = Field(
-        None,
+        0.5,
         alias="lambda",
-        description="of its replayed returns; else that of imagination. 0: one step, as in AWAC",
+        description="of its replayed returns; 0: one step, as in AWAC; null: that of imagination",
     )
     bootstrap: Literal["slow", "imagined"] = Field(
         "slow", description="ends of replayed returns: slow critic, or imagined return"
@@ -163,7 +162,7 @@ class AwacConfig(Section):
     @property
     def temperature(self) -> float:
         """Advantages in units of the return spread are tenths, in their own deviation ones."""
-        return self.beta or {"percentile": 0.1, "rms": 1.0}[self.advantage]
+        return self.beta or {"percentile": 0.1, "rms": 0.3}[self.advantage]
 
 
 class EmaConfig(Section):

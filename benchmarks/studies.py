@@ -79,28 +79,21 @@ class Study:
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
-LED_BY_AWAC = "variant=awac"
-
-
-def awac(**changes: str | float) -> tuple[str, ...]:
-    """Overrides of a life that the AWAC rider leads."""
-    return (LED_BY_AWAC, *(f"agent.riders.awac.{key}={value}" for key, value in changes.items()))
-
-
-def few_steps(lambda_: float, beta: float) -> tuple[str, ...]:
-    """Textbook weights, exp(A / beta), on advantages of few steps."""
-    return awac(**{"lambda": lambda_, "advantage": "rms", "weight": "exp", "beta": beta})
+def led_by_awac(lambda_: float | str, advantage: str, weight: str, beta: float) -> tuple[str, ...]:
+    """Overrides of a life that the AWAC rider leads; lambda `null` is that of imagination."""
+    rider = {"lambda": lambda_, "advantage": advantage, "weight": weight, "beta": beta}
+    return ("variant=awac", *(f"agent.riders.awac.{key}={value}" for key, value in rider.items()))
 
 
 AWAC_SETTINGS = {
-    "report": awac(),
-    "report_beta0.03": awac(beta=0.03),
-    "rms": awac(advantage="rms"),
-    "rms_beta0.3": awac(advantage="rms", beta=0.3),
-    "rms_exp": awac(advantage="rms", weight="exp"),
-    "l0.5_rms_exp_b0.3": few_steps(0.5, 0.3),
-    "l0_rms_exp_b0.3": few_steps(0, 0.3),
-    "l0_rms_exp_b0.1": few_steps(0, 0.1),
+    "report": led_by_awac("null", "percentile", "positive", 0.1),
+    "report_beta0.03": led_by_awac("null", "percentile", "positive", 0.03),
+    "rms": led_by_awac("null", "rms", "positive", 1),
+    "rms_beta0.3": led_by_awac("null", "rms", "positive", 0.3),
+    "rms_exp": led_by_awac("null", "rms", "exp", 1),
+    "l0.5_rms_exp_b0.3": led_by_awac(0.5, "rms", "exp", 0.3),
+    "l0_rms_exp_b0.3": led_by_awac(0, "rms", "exp", 0.3),
+    "l0_rms_exp_b0.1": led_by_awac(0, "rms", "exp", 0.1),
 }
 WHOLE = "replay.capacity=31000"  # rows: more than 60,000 steps are, at two steps a decision
 GATE_SETTINGS = {

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from continual.errors import UserError
-from continual.files import write_atomically
+from continual.files import named, write_atomically
 from eval import compare_plots, latex, wording
 from eval.as_json import null_for_nan
 from eval.comparison import HEADLINES, Comparison, Difference, Group, compare
@@ -38,15 +37,13 @@ def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
     """
     found = compare(runs)
     page = folder / "index.html"
-    try:
+    with named(folder, "make the folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(folder / "comparison.json", numbers + "\n")
-        write_atomically(folder / "comparison.csv", to_csv(found))
-        write_atomically(folder / "comparison.tex", to_latex(found))
-        write_atomically(page, render(found))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    numbers = json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "comparison.json", numbers + "\n")
+    write_atomically(folder / "comparison.csv", to_csv(found))
+    write_atomically(folder / "comparison.tex", to_latex(found))
+    write_atomically(page, render(found))
     return page
 
 

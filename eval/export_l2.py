@@ -28,7 +28,7 @@ from pydantic import Field
 
 from continual.cli import asked_of_run, run_door
 from continual.errors import UserError
-from continual.files import PARTIAL
+from continual.files import PARTIAL, named
 from continual.section import Section
 from eval.findings import find
 from eval.records import EpisodeRecord
@@ -87,11 +87,9 @@ def write_export(run_folder: Path, out: Path | None = None) -> Path:
     """
     files = export_files(load_run(run_folder))
     folder = run_folder / "l2" if out is None else out
-    try:
+    with named(folder, "write the export"):
         _refuse_foreign(folder)
         _put(folder.resolve(), files)
-    except OSError as error:
-        raise UserError(f"{folder}: the export cannot be written: {error.strerror}") from error
     return folder
 
 

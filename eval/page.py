@@ -16,8 +16,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from continual.errors import UserError
-from continual.files import write_atomically
+from continual.files import named, write_atomically
 from continual.strict_yaml import dump
 from eval import plots, wording
 from eval.as_json import to_json
@@ -49,15 +48,13 @@ def write_report(run_folder: Path) -> Path:
     findings = find(load_run(run_folder))
     folder = run_folder / "report"
     page = folder / "index.html"
-    try:
+    with named(folder, "make the report's folder"):
         folder.mkdir(exist_ok=True)
-        write_atomically(folder / "matrix.csv", matrix_csv(findings))
-        write_atomically(folder / "matrix.tex", matrix_table(findings))
-        summary = json.dumps(to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(folder / "summary.json", summary + "\n")
-        write_atomically(page, render(findings))
-    except OSError as error:
-        raise UserError(f"{folder}: the report cannot be written: {error.strerror}") from error
+    write_atomically(folder / "matrix.csv", matrix_csv(findings))
+    write_atomically(folder / "matrix.tex", matrix_table(findings))
+    summary = json.dumps(to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "summary.json", summary + "\n")
+    write_atomically(page, render(findings))
     return page
 
 

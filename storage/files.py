@@ -150,9 +150,9 @@ def is_shared(path: Path) -> bool:
 
 def put_file(path: Path, content: bytes, *, durable: bool) -> None:
     """Put a small file in place: all of it, or what was there before."""
-    with named(path, "write"):
-        replace_file(path, content, durable=durable)
-        if durable:
+    replace_file(path, content, durable=durable)
+    if durable:
+        with named(path, "make durable"):
             sync_path(path.parent)
 
 

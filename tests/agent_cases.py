@@ -29,6 +29,8 @@ CUP = Interface(
 CRAFTER = Interface((Slot("image", (64, 64, 3), "uint8"),), (Head("crafter", "categorical", 17),))
 ALL = union({"cup": CUP, "walker": WALKER, "crafter": CRAFTER})
 
+# AWAC as the report on the gate has it (docs/adr/0006-awac-default.md).
+REPORT = {"kind": "awac", "weight": "positive", "advantage": "percentile", "lambda": None}
 TINY = {
     "model": {
         "deter": 16,

@@ -298,7 +298,7 @@ def test_a_disk_that_is_full_leaves_the_export_that_was_there(
 
     whole: Callable[..., int] = Path.write_text
     monkeypatch.setattr(Path, "write_text", write)
-    with pytest.raises(UserError, match="l2: the export cannot be written: No space left"):
+    with pytest.raises(UserError, match="l2: cannot write the export: No space left"):
         write_export(run)
     assert contents(run) == before
 
@@ -330,7 +330,7 @@ def test_door_prints_the_folder_and_exits_0(
         (["run", "--out=there"], "unknown flag"),
         (["run", "out=run"], "run: holds 'config.yaml', which is not of an export"),
         (["run", "out=run/config.yaml"], "config.yaml: a file; expected a folder"),
-        (["run", "out=run/config.yaml/l2"], "cannot be written: Not a directory"),
+        (["run", "out=run/config.yaml/l2"], "cannot write the export: Not a directory"),
         (["new"], "new: no whole episode is recorded yet"),
     ],
 )

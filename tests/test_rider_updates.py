@@ -17,20 +17,14 @@ from agent.normaliser import ReturnScale
 from agent.riders.awac import advantage_weight, awac_loss, replayed_advantages
 from agent.rssm import Latent
 from tests import reference as ref
-from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, drawn, random_batch, tiny
+from tests.agent_cases import ALL, CRAFTER, CUP, REPORT, WALKER, drawn, random_batch, tiny
 
 RTOL = 1e-4
 RIDERS = {
-    "report": {"kind": "awac", "beta": 1.0, "w_max": 5.0},
-    "one_step": {"kind": "awac", "beta": 1.0, "w_max": 5.0, "lambda": 0.0},
-    "rms": {"kind": "awac", "advantage": "rms", "weight": "exp"},
-    "imagined": {
-        "kind": "awac",
-        "bootstrap": "imagined",
-        "normalise": "task",
-        "beta": 1.0,
-        "w_max": 5.0,
-    },
+    "report": REPORT | {"beta": 1.0, "w_max": 5.0},
+    "one_step": REPORT | {"beta": 1.0, "w_max": 5.0, "lambda": 0.0},
+    "rms": {"kind": "awac"},
+    "imagined": REPORT | {"bootstrap": "imagined", "normalise": "task", "beta": 1.0, "w_max": 5.0},
     "bc": {"kind": "awac", "weight": "uniform"},
     "slow": {"kind": "ema", "rate": 0.25},
     "twin": {"kind": "twin"},
@@ -96,7 +90,8 @@ def learnt(carried):
     feature = np.array(latent.feature, np.float64)
     value = np.zeros((len(TASKS), LENGTH))
     log_pi = {
-        name: np.zeros((len(TASKS), LENGTH)) for name in ("report", "one_step", "imagined", "bc")
+        name: np.zeros((len(TASKS), LENGTH))
+        for name in ("report", "one_step", "rms", "imagined", "bc")
     }
     for b, t in np.ndindex(value.shape):
         value[b, t] = ref.twohot_mean(ref.head(feature[b, t], learner.slow))
@@ -123,7 +118,8 @@ def learnt(carried):
 def float64_awac(learnt, name, bootstrap, rows=slice(None)):
     """What one rider's update should come to on some rows of the batch."""
     batch, imagination = learnt.batch, learnt.imagination
-    lambda_ = RIDERS[name].get("lambda", imagination.lambda_)
+    own = AwacConfig.model_validate(RIDERS[name]).lambda_
+    lambda_ = imagination.lambda_ if own is None else own
     return ref.awac(
         *(ref.array(batch.reward[:, rows]), batch.is_last[:, rows], batch.is_terminal[:, rows]),
         *(learnt.value[:, rows], bootstrap, learnt.log_pi[name][:, rows]),
@@ -190,7 +186,8 @@ def test_advantages_and_weights_equal_a_float64_loop(learnt):
     counts[tuple(np.transpose(expected.counting))] = True
     found = np.where(counts, advantages, 0)
     np.testing.assert_allclose(found, expected.advantage, rtol=RTOL, atol=1e-5)
-    weight = advantage_weight(advantages, jnp.asarray(counts), AwacConfig(beta=1.0, w_max=5.0))
+    config = AwacConfig.model_validate(RIDERS["report"])
+    weight = advantage_weight(advantages, jnp.asarray(counts), config)
     np.testing.assert_allclose(weight, expected.weight, rtol=RTOL)
     np.testing.assert_allclose(
         awac_loss(log_pi, weight, jnp.asarray(counts)).sum() / counts.sum(),
@@ -246,7 +243,7 @@ def test_imagined_returns_end_replayed_ones_and_only_the_rows_that_have_them_cou
 
 
 def test_rms_measures_advantages_in_their_own_deviation(learnt):
-    expected = float64_awac(learnt, "report", learnt.value)
+    expected = float64_awac(learnt, "rms", learnt.value)
     square = by_task(expected.gap**2, expected.counting)
     np.testing.assert_allclose(learnt.after["rms"].mean_square.value, square, rtol=RTOL)
     magnitude = by_task(np.abs(expected.gap), expected.counting) / np.sqrt(square)

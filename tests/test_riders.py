@@ -27,7 +27,7 @@ from agent.riders.awac import (
 )
 from agent.rssm import Latent
 from continual.envs.interface import Head, Interface, Slot, union
-from tests.agent_cases import random_batch, tiny
+from tests.agent_cases import REPORT, random_batch, tiny
 
 advantages = st.lists(st.floats(-1e3, 1e3, width=32), min_size=6, max_size=6)
 
@@ -40,8 +40,8 @@ def weigh(advantage, counts=None, **config):
 
 def test_weights_by_hand():
     advantage = [-1.0, 0.0, 0.1, 10.0]
-    found = lambda **config: weigh(advantage, w_max=20, **config).ravel()
-    np.testing.assert_allclose(found(), [1, 1, math.e, 20], rtol=1e-5)
+    found = lambda **config: weigh(advantage, **({"beta": 0.1, "w_max": 20} | config)).ravel()
+    np.testing.assert_allclose(found(weight="positive"), [1, 1, math.e, 20], rtol=1e-5)
     np.testing.assert_allclose(found(weight="exp"), [math.exp(-10), 1, math.e, 20], rtol=1e-4)
     np.testing.assert_array_equal(found(weight="binary"), [0, 0, 1, 1])
     np.testing.assert_array_equal(found(weight="uniform"), [1, 1, 1, 1])
@@ -60,7 +60,7 @@ def test_weights_lie_between_0_and_their_bound_and_rise_with_the_advantage(weigh
 
 @given(advantages)
 def test_the_positive_form_never_falls_below_1_and_a_higher_temperature_flattens_it(advantage):
-    cold, warm = weigh(advantage, beta=0.1), weigh(advantage, beta=10.0)
+    cold, warm = (weigh(advantage, weight="positive", beta=beta) for beta in (0.1, 10.0))
     assert (cold >= 1).all()
     assert (warm <= cold + 1e-6).all()
     assert (cold.ravel()[np.array(advantage) <= 0] == 1).all()
@@ -82,9 +82,9 @@ def test_a_batch_in_which_nothing_counts_has_no_weight(weight):
 
 
 def test_the_temperature_follows_the_unit_of_the_advantage_unless_it_is_given():
-    assert AwacConfig().temperature == 0.1
-    assert AwacConfig(advantage="rms").temperature == 1.0
-    assert AwacConfig(advantage="rms", beta=0.3).temperature == 0.3
+    assert AwacConfig(advantage="percentile").temperature == 0.1
+    assert AwacConfig(advantage="rms").temperature == 0.3
+    assert AwacConfig(advantage="rms", beta=1.0).temperature == 1.0
 
 
 def test_normalised_weights_have_mean_1_within_each_task(rng):
@@ -190,7 +190,7 @@ def test_the_head_copies_rewarded_actions_and_not_their_neighbours(rng):
     config = tiny(
         imagination={"horizon": 3, "last": 2, "lambda": 0.0},
         optim={"lr": 1e-2, "warmup": 0},
-        riders={"awac": {"kind": "awac", "beta": 0.1, "w_max": 20}},
+        riders={"awac": REPORT | {"beta": 0.1, "w_max": 20}},
     )
     agent = make_agent(config, union({"t": interface}))
     state, rider = agent.init(jax.random.key(0)), agent.riders["awac"]
