@@ -31,6 +31,7 @@ from agent.world_model import TrainBatch
 
 DORMANT = 0.025  # tau of Sokar et al. (arXiv:2302.12902)
 RANK_SHARE = 0.99  # 1 - delta of Kumar et al. (arXiv:2010.14498)
+TINY = 1e-30  # below any sum of singular values that is not 0
 
 Diagnose = Callable[[LearnerState, TrainBatch, PRNGKeyArray], Metrics]
 
@@ -52,10 +53,20 @@ def dormant_share(activations: Float[Array, "n U"], tau: float = DORMANT) -> Flo
     return (score <= tau * score.mean()).mean()
 
 
-def effective_rank(features: Float[Array, "n F"], share: float = RANK_SHARE) -> Float[Array, ""]:
+def effective_rank(features: Float[Array, "n F"]) -> Float[Array, ""]:
+    """exp of the entropy, in nats, of the singular values over their sum; 0 where all are 0.
+
+    Source: Roy & Vetterli 2007, Definition 1.
+    """
+    values = jnp.linalg.svd(features, compute_uv=False)
+    share = values / jnp.maximum(values.sum(), TINY)
+    return jnp.where(values.sum() > 0, jnp.exp(jax.scipy.special.entr(share).sum()), 0.0)
+
+
+def srank(features: Float[Array, "n F"], share: float = RANK_SHARE) -> Float[Array, ""]:
     """The fewest singular values whose sum is at least `share` of the sum of all.
 
-    Source: Kumar et al. 2021 (arXiv:2010.14498), srank.
+    Source: Kumar et al. 2021 (arXiv:2010.14498), who call it effective rank too.
     """
     values = jnp.linalg.svd(features, compute_uv=False)
     total = values.sum()
@@ -77,8 +88,8 @@ def make_diagnose(model: Model, config: AgentConfig) -> Diagnose:
     """The jitted diagnosis of one batch: what an update on it would do.
 
     Returns `means`: `norm/{weight,gradient,update}/<owner>` (NaN for owners that the batch lacks),
-    `dormant/<network>`, `effective_rank` of the features; `by_task`: `trunk_gradient_norm`, how
-    hard each task alone pulls at what all tasks share.
+    `dormant/<network>`, `effective_rank` and `srank` of the features; `by_task`:
+    `trunk_gradient_norm`, how hard each task alone pulls at what all tasks share.
     """
     scales, tasks = loss_scales(config), len(model.union.tasks)
 
@@ -113,7 +124,8 @@ def make_diagnose(model: Model, config: AgentConfig) -> Diagnose:
             for owner, norm in norms_by_owner(tree).items():
                 means[f"norm/{kind}/{owner}"] = jnp.where(present[owner], norm, jnp.nan)
         feature = features[0].reshape(-1, features.shape[-1])
-        means["effective_rank"] = effective_rank(feature).astype(jnp.float32)
+        means["effective_rank"] = effective_rank(feature)
+        means["srank"] = srank(feature).astype(jnp.float32)
         networks: dict[str, tuple[PolicyHead | ScalarHead, str]] = {
             "actor": (model.actor, "pol"),
             "critic": (model.critic, "val"),

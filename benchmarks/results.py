@@ -264,12 +264,13 @@ def cells_on_one_task(found: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-OVER_PHASES = ("average performance", "each seed", "forgetting", "each seed", "choice rate")
+JUDGED = ("average performance", "forgetting", "forgetting, when a task came back")
+OVER_PHASES = (*(column for name in JUDGED for column in (name, "each seed")), "choice rate")
 
 
 def cells_over_phases(found: Sequence[dict[str, Any]]) -> list[str]:
     cells = []
-    for name in ("average performance", "forgetting"):
+    for name in JUDGED:
         values = [f["metrics"].get(name) for f in found]
         cells += [number(values, 2), ", ".join(number([v], 2) or "–" for v in values)]
     return [*cells, number((f["gate_choice"] for f in found), 2)]

@@ -18,10 +18,12 @@ from continual.files import named, write_atomically
 from eval import compare_plots, latex, wording
 from eval.as_json import null_for_nan
 from eval.comparison import HEADLINES, Comparison, Difference, Group, compare
+from eval.judged import mean_of
 from eval.matrix import Matrix
 from eval.page import ground_of, make_environment
-from eval.statistics import FEWEST_LIVES, Estimate, Summary
+from eval.statistics import FEWEST_LIVES, MOST_ENUMERATED, Estimate, Summary
 
+CAME_BACK = "forgetting, when a task came back"
 GATE_SHOWN = ("p", "chosen", "entropy_gap", "divergence", "penalty")
 
 
@@ -50,7 +52,7 @@ def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
 def render(c: Comparison) -> str:
     """The page as HTML text; every name from a file is escaped."""
     environment = make_environment()
-    environment.filters |= {"interval": _interval, "p": _p, "mean": _mean}
+    environment.filters |= {"interval": _interval, "p": _p, "mean": _mean, "mean_of": mean_of}
     return environment.get_template("compare.html.jinja").render(
         c=c,
         answer=list(answer(c)),
@@ -76,13 +78,14 @@ def render(c: Comparison) -> str:
         has_intervals=any(s.mean for row in c.summaries.values() for s in row),
         tested=any(not math.isnan(d.p) for d in c.differences),
         least=FEWEST_LIVES,
+        enumerated=MOST_ENUMERATED,
         headlines=HEADLINES,
         unfinished=[life.name for g in c.groups for life in g.lives if life.unfinished],
     )
 
 
 def answer(c: Comparison) -> Iterator[str]:
-    """What each group came to, what it forgot, and what may be concluded: a sentence each."""
+    """What each group came to and what it forgot, and what may be concluded: a sentence each."""
     for name, said in zip(HEADLINES, ("Average performance", "Forgetting"), strict=True):
         parts = [
             f"{wording.score(_mean(summary))} for {group.label} ({_counted(group, summary)})"
@@ -91,6 +94,12 @@ def answer(c: Comparison) -> Iterator[str]:
         last = c.groups[0].lives[0].last
         after = f"{last} {wording.plural('phase', last)}"
         yield f"{said} after {after}, on normalised returns: {wording.listed(parts)}."
+    if CAME_BACK in _defined(c):
+        lost = [
+            f"{wording.score(_mean(summary))} with {group.label}"
+            for group, summary in zip(c.groups, c.summaries[CAME_BACK], strict=True)
+        ]
+        yield f"What was lost of a task when it came back: {wording.listed(lost)}."
     yield _verdict(c)
 
 
@@ -218,6 +227,12 @@ def to_json(c: Comparison) -> dict[str, Any]:
                         "seed": life.seed,
                         "status": life.unfinished or "finished",
                         "metrics": {n: m.value for n, m in life.metrics.items()},
+                        "undefined": {n: m.reason for n, m in life.metrics.items() if m.reason},
+                        "left_out": {
+                            n: {life.tasks[i]: why for i, why in m.left_out.items()}
+                            for n, m in life.metrics.items()
+                            if m.left_out
+                        },
                         "returns": life.returns.tolist(),
                         "normalised": life.normalised.tolist(),
                         "gate": {n: v.tolist() for n, v in life.gate.items()},
@@ -247,7 +262,7 @@ def _mean(summary: Summary) -> float:
     return float(summary.points.mean()) if len(summary.points) else math.nan
 
 
-def _interval(estimate: Estimate) -> str:
+def _interval(estimate: Estimate | Difference) -> str:
     return f"{wording.score(estimate.low)} to {wording.score(estimate.high)}"
 
 

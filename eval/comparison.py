@@ -21,7 +21,15 @@ from eval.gate_sums import GATE_SUMS
 from eval.judged import Metric
 from eval.matrix import Matrix, Vector
 from eval.run_folder import KeptPhase, load_run
-from eval.statistics import FEWEST_LIVES, Summary, holm, sign_flip_test, summarise
+from eval.statistics import (
+    FEWEST_LIVES,
+    Summary,
+    holm,
+    least_p,
+    mean_interval,
+    sign_flip_test,
+    summarise,
+)
 
 SEED = 0  # of the intervals: the same runs give the same page
 
@@ -82,6 +90,17 @@ class Group:
         """[lives]"""
         return np.array([life.metrics[metric].value for life in self.lives], np.float64)
 
+    def reasons(self, metric: str) -> list[str]:
+        """Why a metric is undefined in lives of the group, each reason once."""
+        found = [life.metrics[metric].reason for life in self.lives]
+        return list(dict.fromkeys(reason for reason in found if reason))
+
+    def tasks_counted(self, metric: str) -> tuple[int, int]:
+        """(fewest, most) tasks that a metric is the mean of, over lives in which it is defined."""
+        counts = [len(life.tasks) - len(life.metrics[metric].left_out) for life in self.lives]
+        counted = [n for n in counts if n]
+        return (min(counted), max(counted)) if counted else (0, 0)
+
     def mean(self, name: str) -> np.ndarray:
         """Mean over lives of an array that each has, over those that are not NaN."""
         return _mean([getattr(life, name) for life in self.lives])
@@ -116,8 +135,10 @@ class Difference:
     Attributes:
       seeds, differences: [pairs] in which both lives have a number.
       undefined: seeds of the other pairs.
-      p: of the exact sign-flip test, Holm's correction applied over its family, which is the
-        headlines of all groups or all else; NaN with fewer than 8 pairs.
+      unlike: seeds of pairs whose two numbers are means over different tasks.
+      low, high: of the 95 % interval of the mean difference; NaN with fewer than 8 pairs.
+      p: of the sign-flip test, Holm's correction applied over its family, which is the headlines of
+        all groups or all else; NaN with fewer than 8 pairs.
       least_p: the smallest that p could have come to.
     """
 
@@ -126,6 +147,9 @@ class Difference:
     seeds: tuple[str, ...]
     undefined: tuple[str, ...]
     differences: Vector
+    unlike: tuple[str, ...] = ()
+    low: float = math.nan
+    high: float = math.nan
     p: float = math.nan
     least_p: float = math.nan
 
@@ -325,27 +349,28 @@ def _differences(
         family = [i for i in tested if (found[i].metric in HEADLINES) == is_headline]
         corrected = holm([found[i].p for i in family])
         for i, p in zip(family, corrected, strict=True):
-            least = min(1.0, len(family) * 2.0 ** (1 - len(found[i].differences)))
+            least = min(1.0, len(family) * found[i].least_p)
             found[i] = replace(found[i], p=float(p), least_p=least)
     return found
 
 
 def _difference(first: Group, group: Group, metric: str, rng: np.random.Generator) -> Difference:
     """Before any correction of p."""
-    ours = {life.seed: life.metrics[metric].value for life in first.lives}
-    pairs = {
-        life.seed: life.metrics[metric].value - ours[life.seed]
-        for life in group.lives
-        if life.seed in ours
-    }
+    ours = {life.seed: life.metrics[metric] for life in first.lives}
+    theirs = {life.seed: life.metrics[metric] for life in group.lives if life.seed in ours}
+    pairs = {seed: theirs[seed].value - ours[seed].value for seed in theirs}
     defined = {seed: value for seed, value in pairs.items() if not math.isnan(value)}
-    values = np.array(list(defined.values()), np.float64)
-    is_tested = len(values) >= FEWEST_LIVES
-    return Difference(
+    found = Difference(
         group.label,
         metric,
         tuple(defined),
         tuple(seed for seed in pairs if seed not in defined),
-        values,
-        sign_flip_test(values, rng).p_value if is_tested else math.nan,
+        np.array(list(defined.values()), np.float64),
+        tuple(s for s in defined if theirs[s].left_out.keys() != ours[s].left_out.keys()),
     )
+    if len(found.differences) < FEWEST_LIVES:
+        return found
+    low, high = mean_interval(found.differences)
+    p = sign_flip_test(found.differences, rng)
+    least = least_p(len(found.differences))
+    return replace(found, low=low, high=high, p=p.p_value, least_p=least)

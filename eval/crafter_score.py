@@ -41,18 +41,26 @@ ACHIEVEMENTS = (
 )
 
 
-def success_rates(episodes: Iterable[Mapping[str, int]]) -> NDArray[np.float64]:
+_ASIDE = ("length", "reward")  # of an episode, in the files that Crafter writes
+
+
+def success_rates(episodes: Iterable[Mapping[str, float]]) -> NDArray[np.float64]:
     """Share of episodes in percent in which each achievement was unlocked once or more, [22].
 
     Args:
       episodes: of one life; achievement -> times it was done, by our names or by those of Crafter's
-        own files (`achievement_collect_coal`). NaN everywhere without any.
+        own files (`achievement_collect_coal`), whose lines may be given as they are. NaN everywhere
+        without any.
     Raises:
       ValueError: a name that is no achievement, which would otherwise count as never done.
     """
     done = []
     for counts in episodes:
-        by_name = {name.removeprefix("achievement_"): times for name, times in counts.items()}
+        by_name = {
+            name.removeprefix("achievement_"): times
+            for name, times in counts.items()
+            if name not in _ASIDE
+        }
         if unknown := sorted(by_name.keys() - set(ACHIEVEMENTS)):
             raise ValueError(f"{unknown[0]!r}: no achievement of Crafter")
         done.append([by_name.get(name, 0) >= 1 for name in ACHIEVEMENTS])
@@ -60,6 +68,24 @@ def success_rates(episodes: Iterable[Mapping[str, int]]) -> NDArray[np.float64]:
         return np.full(len(ACHIEVEMENTS), math.nan)
     rates: NDArray[np.float64] = 100 * np.asarray(done, np.float64).mean(axis=0)
     return rates
+
+
+def published_success_rates(
+    run: Mapping[str, Sequence[float]], budget: float = BUDGET
+) -> NDArray[np.float64]:
+    """Success rates of a run of Crafter's published score files, [22] in percent.
+
+    Args:
+      run: name -> a value an episode: `xs`, the run's environment steps at its end, and
+        `achievement_…`; what else there is, is not looked at.
+      budget: episodes that ended later do not count.
+    """
+    names = [name for name in run if name.startswith("achievement_")]
+    return success_rates(
+        {name: run[name][j] for name in names}
+        for j, steps in enumerate(run["xs"])
+        if steps <= budget
+    )
 
 
 def crafter_score(rates: ArrayLike) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from eval.curves import (
     zero_shot_transfer,
 )
 from eval.judged import (
+    ALONE_AFTER,
     FIRST,
     LAST,
     NO_REFERENCE,
@@ -101,7 +102,10 @@ def transfer_against_reference(area: float, reference: float) -> float:
 
 
 def isolated(judged: Judged) -> Metric:
-    """Mean of what each phase alone took from a task, over tasks and later phases."""
+    """Mean of what each phase alone took from a task, over tasks and later phases of other tasks.
+
+    What a task's own repeats give is learning, and would hide what the others took.
+    """
     lost = _none(judged)
     left_out: dict[int, str] = {}
     for task in judged.tasks:
@@ -110,18 +114,23 @@ def isolated(judged: Judged) -> Metric:
             left_out[task] = LAST if phases else NOT_TRAINED
         elif not any(map(judged.taught, phases)):
             left_out[task] = NOT_LEARNED
+        elif not _others_after(judged, task, phases[0]):
+            left_out[task] = ALONE_AFTER
         elif judged.curves and not _is_judged_late(judged, task):
             left_out[task] = NOTHING_LATE
         elif judged.curves:
             found = isolated_forgetting(*judged.curves[task], judged.spans, phases[0])
+            found[[phase - 1 for phase in phases]] = math.nan
             lost[task] = mean_of(found)
     return mean_over_tasks(
         judged,
         "forgetting, isolated",
         lost,
         left_out,
-        "mean over tasks i, phases k after i's first, of p_i(last before k) − p_i(last inside k)",
-        "CORA (Powers et al. 2022); of z instead of returns over their largest magnitude",
+        "mean over tasks i, and over phases k without i after i's first, of p_i(last before k) − "
+        "p_i(last inside k)",
+        "CORA (Powers et al. 2022); of z instead of returns over their largest magnitude, of all "
+        "cycles instead of the first",
     )
 
 
@@ -162,13 +171,14 @@ def gap(judged: Judged) -> Metric:
             left_out[task] = LAST if phases else NOT_TRAINED
         elif not taught:
             left_out[task] = NOT_LEARNED
+        elif not (later := _others_after(judged, task, taught[0])):
+            left_out[task] = ALONE_AFTER
         elif judged.curves:
-            later = [k for k in range(taught[0] + 1, judged.last + 1) if k not in phases]
             found = [
                 stability_gap(*judged.curves[task], *judged.spans[k - 1], share=NEAR) for k in later
             ]
             fallen[task] = mean_of(np.array(found, np.float64))
-            if math.isnan(fallen[task]):
+            if math.isnan(fallen[task]) and task not in judged.not_normalised:
                 left_out[task] = NOTHING_EARLY
     return mean_over_tasks(
         judged,
@@ -260,6 +270,11 @@ def _over_repeats(
             elif math.isnan(found[task]) and not np.isnan(judged.z[:, task]).all():
                 left_out[task] = "no repeat that counts"
     return mean_over_tasks(judged, name, found, left_out, formula, source)
+
+
+def _others_after(judged: Judged, task: int, phase: int) -> list[int]:
+    """Phases after one, without those of a task's own."""
+    return [k for k in range(phase + 1, judged.last + 1) if judged.trained[k - 1] != task]
 
 
 def _is_judged_late(judged: Judged, task: int) -> bool:

@@ -16,6 +16,8 @@ NOT_LEARNED = "not learned: its own phase did not end above the random agent"
 NOT_TRAINED = "not trained yet"
 LAST = "trained last"
 FIRST = "trained first: no phase came before"
+ALONE_AFTER = "no phase of another task came after it"
+NEVER_BACK = "not trained again after other tasks"
 NOT_REPEATED = "trained in one phase only"
 NO_REFERENCE = "no single-task reference"
 WEAK_REFERENCE = "its single-task reference ends no better than the random agent"
@@ -25,7 +27,7 @@ NOTHING_LATE = (
     "no evaluation in the last fifth of a phase, its end aside: see evaluate.inside_every"
 )
 PERFECT_REFERENCE = "its single-task reference was perfect throughout"
-LAST_ALONE = "trained last: 0 by construction, and no other task counts"
+LAST_ALONE = "trained last: 0 by construction, and nothing before it counts"
 
 
 @dataclass(frozen=True)

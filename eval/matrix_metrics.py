@@ -46,21 +46,50 @@ def drops(R: ArrayLike, trained: Sequence[int]) -> Matrix:
     return lost
 
 
-def forgetting_after_training(R: ArrayLike, trained: Sequence[int]) -> Vector:
-    """F_i = R[e(i), i] - R[K, i], e(i) the last phase that trained task i, [N].
+def forgetting_after_training(
+    R: ArrayLike, trained: Sequence[int], counts: Sequence[bool] | None = None
+) -> Vector:
+    """F_i = mean over the phases l that trained task i of R[l, i] - R[K, i], [N].
 
-    0 by construction for the task of phase K, which the source counts; NaN for a task that no phase
-    trained. Negative: it got better after its own phase.
+    With one phase a task it is Continual World's: end of own training minus the end of all. With
+    repeats it is CW20's, where each of a task's two trainings has its own column. Phase K's 0 is
+    one of the numbers, as in the source; NaN for a task that no phase trained. Negative: it got
+    better after its own phases.
 
     Source: Continual World (arXiv:2105.10919), whose two ends are means of 5 evaluations
     (`eval.curves.end_performance`). With one phase a task Mammoth's backward transfer is its
     negative, over i < K.
+
+    Args:
+      counts: which of the K phases to take, such as those that taught their task; None: all.
     """
     R = _checked(R, trained)
-    last, lost = len(R) - 1, _undefined(R)
+    return _mean_by_task(drops(R, trained)[:, -1], trained, counts, R.shape[1])
+
+
+def forgetting_before_return(
+    R: ArrayLike, trained: Sequence[int], counts: Sequence[bool] | None = None
+) -> Vector:
+    """What a task had lost when it was trained again, [N].
+
+        B_i = mean over its phases l of R[l, i] - R[n(l) - 1, i],   n(l) > l + 1
+
+    n(l) being the next phase that trains task i. In a life in which a task comes back at the end
+    the losses of `forgetting_after_training` have been made good by then; this one still shows
+    them. NaN for a task that never comes back after other tasks.
+
+    Source: ours; each number is one of `drops`, the table of (phase, later phase).
+
+    Args:
+      counts: as for `forgetting_after_training`.
+    """
+    R = _checked(R, trained)
+    lost, table = np.full(len(trained), np.nan), drops(R, trained)
     for phase, task in enumerate(trained, start=1):
-        lost[task] = R[phase, task] - R[last, task]
-    return lost
+        again = [k for k in range(phase + 1, len(trained) + 1) if trained[k - 1] == task]
+        if again and again[0] > phase + 1:
+            lost[phase - 1] = table[phase - 1, again[0] - 1]
+    return _mean_by_task(lost, trained, counts, R.shape[1])
 
 
 def forgetting_from_best(R: ArrayLike, trained: Sequence[int]) -> Vector:
@@ -127,6 +156,17 @@ def forward_transfer(R: ArrayLike, trained: Sequence[int]) -> Vector:
         if phase > 1:
             gained[task] = R[phase - 1, task] - R[0, task]
     return gained
+
+
+def _mean_by_task(
+    by_phase: Vector, trained: Sequence[int], counts: Sequence[bool] | None, tasks: int
+) -> Vector:
+    """[K] -> [N]: mean over each task's phases that count; NaN without any."""
+    if counts is not None and len(counts) != len(trained):
+        raise ValueError(f"{len(counts)} counts and {len(trained)} phases, expected as many")
+    kept = by_phase if counts is None else np.where(counts, by_phase, np.nan)
+    mine = np.asarray(trained, np.intp)
+    return np.array([mean_of(kept[mine == task]) for task in range(tasks)], np.float64)
 
 
 def _first_phases(trained: Sequence[int], until: int) -> dict[int, int]:

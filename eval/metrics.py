@@ -8,6 +8,7 @@ is undefined is NaN and says why; it is never 0. The numbers themselves are comp
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from eval.judged import (
     FIRST,
     LAST,
     LAST_ALONE,
+    NEVER_BACK,
     NO_REFERENCE,
     NOT_LEARNED,
     NOT_TRAINED,
@@ -102,29 +104,44 @@ def average_performance_of_experts(judged: Judged) -> Metric:
 
 
 def forgetting(judged: Judged) -> Metric:
-    """Mean of `matrix_metrics.forgetting_after_training`.
+    """Mean of `matrix_metrics.forgetting_after_training`, over phases that taught their task.
 
-    The task of phase K counts with its 0, as in the source, but not alone: F would be 0 whatever
-    was forgotten. A task that was not learned has nothing to forget and is left out.
+    Phase K counts with its 0, as in the source, but not alone: F would be 0 whatever was forgotten.
+    A task that was not learned has nothing to forget and is left out.
     """
-    lost = matrix_metrics.forgetting_after_training(judged.z, judged.trained)
-    left_out: dict[int, str] = {}
-    for task in judged.tasks:
-        phases = judged.phases_of(task)
-        if not phases:
-            left_out[task] = NOT_TRAINED
-        elif judged.learned[phases[-1] - 1] is False:
-            left_out[task] = NOT_LEARNED
-    counted = [t for t in np.flatnonzero(~np.isnan(lost)).tolist() if t not in left_out]
-    if counted and counted == list(judged.trained[-1:]):
-        left_out[counted[0]] = LAST_ALONE
+    taught = _taught(judged)
+    lost = matrix_metrics.forgetting_after_training(judged.z, judged.trained, taught)
+    left_out = _untaught(judged)
+    if taught:
+        ends = matrix_metrics.drops(judged.z, judged.trained)[:-1, -1]
+        if np.isnan(ends[taught[:-1]]).all() and not math.isnan(lost[judged.trained[-1]]):
+            left_out[judged.trained[-1]] = LAST_ALONE
     return mean_over_tasks(
         judged,
         "forgetting",
         lost,
         left_out,
-        "F = mean over tasks i of z[e(i),i] − z[K,i]; e(i) = last phase that trained i",
-        "Continual World (Wołczyk et al. 2021); the task trained last counts with its 0",
+        "F = mean over tasks i, and over the phases l that taught i, of z[l,i] − z[K,i]",
+        "Continual World (Wołczyk et al. 2021), repeats as in its CW20; phase K counts with its 0",
+    )
+
+
+def forgetting_before_return(judged: Judged) -> Metric:
+    """Mean of `matrix_metrics.forgetting_before_return`, over phases that taught their task."""
+    left_out = _untaught(judged)
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        apart = [b - a > 1 for a, b in itertools.pairwise(phases) if judged.taught(a)]
+        if task not in left_out and not any(apart):
+            left_out[task] = NEVER_BACK
+    return mean_over_tasks(
+        judged,
+        "forgetting, when a task came back",
+        matrix_metrics.forgetting_before_return(judged.z, judged.trained, _taught(judged)),
+        left_out,
+        "mean over tasks i, and over the phases l that taught i, after which come other tasks and "
+        "then i again in n(l), of z[l,i] − z[n(l)−1,i]",
+        "ours: the loss that training i again makes good, so that F no longer shows it",
     )
 
 
@@ -181,11 +198,27 @@ METRICS: tuple[Callable[[Judged], Metric], ...] = (
     average_performance_seen,
     average_performance_of_experts,
     forgetting,
+    forgetting_before_return,
     forgetting_from_best,
     backward_transfer,
     forward_transfer,
     *CURVE_METRICS,
 )
+
+
+def _taught(judged: Judged) -> list[bool]:
+    """Per phase."""
+    return [judged.taught(phase) for phase in range(1, judged.last + 1)]
+
+
+def _untaught(judged: Judged) -> dict[int, str]:
+    """task -> why it has nothing to forget."""
+    why: dict[int, str] = {}
+    for task in judged.tasks:
+        phases = judged.phases_of(task)
+        if not any(map(judged.taught, phases)):
+            why[task] = NOT_LEARNED if phases else NOT_TRAINED
+    return why
 
 
 def _without_first_phase_in(judged: Judged, phases: range, why: str) -> dict[int, str]:

@@ -19,6 +19,7 @@ from eval.matrix import Vector
 
 FEWEST_LIVES = 8  # coverage was measured from here on
 MOST_ENUMERATED = 20  # differences whose 2^n signs are all tried: a million
+DRAWN_SIGNS = 100_000  # sign patterns, of more differences
 TIED = 1e-9  # of the sum of |differences|: rounding, not a smaller mean
 
 T_INTERVAL = "95 % Student t interval over the means of whole lives"
@@ -152,8 +153,13 @@ def iqm_interval(
     return low, high
 
 
+def least_p(pairs: int, draws: int = DRAWN_SIGNS) -> float:
+    """The smallest p that `sign_flip_test` can come to with so many pairs."""
+    return 2.0 ** (1 - pairs) if pairs <= MOST_ENUMERATED else 1 / (1 + draws)
+
+
 def sign_flip_test(
-    differences: ArrayLike, rng: np.random.Generator | None = None, draws: int = 100_000
+    differences: ArrayLike, rng: np.random.Generator | None = None, draws: int = DRAWN_SIGNS
 ) -> SignFlip:
     """Is the mean of paired differences 0? Two-sided, statistic |mean|.
 

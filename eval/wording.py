@@ -112,6 +112,12 @@ def _learned(f: Findings) -> str:
 def _remained(f: Findings) -> str:
     when = "the run" if f.last == len(f.run.plan) else f"phase {f.last}"
     lost = [o for o in f.outcomes if not math.isnan(o.forgotten)]
+    if not lost and not math.isnan(mean := _metric(f, "forgetting")):
+        return (
+            f"By the end of {when} the last task, trained before as well, stands "
+            f"{score(abs(mean))} {'below' if mean > 0 else 'above'} the ends of its phases, in "
+            f"normalised return{_came_back(f)}."
+        )
     if not lost:
         reasons = sorted({o.reason for o in f.outcomes if o.reason})
         return (
@@ -126,8 +132,21 @@ def _remained(f: Findings) -> str:
     together = f", on average {percent(mean)} forgotten" if len(lost) > 1 else ""
     return (
         f"By the end of {when}, measured by the gain over the random agent, "
-        f"{listed(parts)}{_of_many(lost)}{together}."
+        f"{listed(parts)}{_of_many(lost)}{together}{_came_back(f)}."
     )
+
+
+def _came_back(f: Findings) -> str:
+    """What the end of the life no longer shows, because it was learnt again."""
+    lost = _metric(f, "forgetting, when a task came back")
+    if math.isnan(lost):
+        return ""
+    went = f"lost {score(lost)}" if lost >= 0 else f"gained {score(-lost)}"
+    return f"; when a task came back it had {went} of normalised return"
+
+
+def _metric(f: Findings, name: str) -> float:
+    return next(m.value for m in f.metrics if m.name == name)
 
 
 def _went(forgotten: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,8 @@ def test_enough_lives_have_intervals_and_tests_with_holms_correction(tmp_path):
     # The smallest p of 8 pairs is 2 / 2^8; Holm multiplies it by the tests that are left.
     assert {d.metric for d in tested} >= {"average performance", "forgetting"}
     assert min(d.p for d in tested) >= 2 / 256
+    for d in tested:
+        assert d.low < d.differences.mean() < d.high
     assert "8 lives" in Page(write_comparison(paths, tmp_path / "out").read_text()).text
 
 
@@ -235,6 +238,25 @@ def test_pairs_are_lives_of_equal_seeds(few, tmp_path):
     mine, theirs = (find(load_run(few[i])) for i in (4, 1))
     of = lambda f: next(m.value for m in f.metrics if m.name == "forgetting")
     assert difference.differences[0] == of(mine) - of(theirs)
+
+
+def test_a_number_that_is_missing_says_why_and_a_pair_of_unlike_means_is_marked(tmp_path):
+    few = [lives_of(name, range(2), 0.5) for name in ("one", "other")]
+    lost = Metric("forgetting", 0.3, "a formula", "a source", left_out={1: "not learned"})
+    none = Metric("recovery", math.nan, "a formula", "a source", "no task counts: why", {0: "why"})
+    few[1][0] = replace(few[1][0], metrics={**few[1][0].metrics, "forgetting": lost})
+    few[1] = [replace(one, metrics={**one.metrics, "recovery": none}) for one in few[1]]
+    found = compare_lives([*few[0], *few[1]])
+    unlike = {d.metric: d.unlike for d in found.differences}
+    assert unlike == {"average performance": (), "forgetting": ("0",), "recovery": ()}
+    shown = Page(render(found)).text
+    assert "of 1 to 2 of 2 tasks" in shown
+    assert "means over different tasks for seed 0" in shown
+    assert "no task counts: why" in shown
+    first, second = (to_json(found)["groups"][i]["lives"][0] for i in (0, 1))
+    assert (first["undefined"], first["left_out"]) == ({}, {})
+    assert second["undefined"] == {"recovery": "no task counts: why"}
+    assert second["left_out"] == {"forgetting": {CRAFTER: "not learned"}, "recovery": {CUP: "why"}}
 
 
 def test_the_page_says_all_numbers_and_opens_alone(few, tmp_path):

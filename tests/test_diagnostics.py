@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agent.diagnostics import dormant_share, effective_rank, make_diagnose, norms_by_owner
+from agent.diagnostics import (
+    dormant_share,
+    effective_rank,
+    make_diagnose,
+    norms_by_owner,
+    srank,
+)
 from agent.learner import init_learner, make_update, update_key
 from agent.model import make_model
 from agent.rssm import initial_latent
 from agent.world_model import Observed, latent_diagnostics
+from eval import plasticity
 from tests.agent_cases import ALL, random_batch, tiny
 
 
@@ -22,15 +31,41 @@ def test_dormant_units_by_hand():
     assert float(dormant_share(activations, tau=0.0)) == 0.25
 
 
-def test_effective_rank_by_hand(rng):
+@pytest.fixture
+def features(rng):
     """Singular values 10, 1 and 0.05: two of them are 99.5 % of the sum."""
     left, _ = np.linalg.qr(rng.normal(size=(8, 3)))
     right, _ = np.linalg.qr(rng.normal(size=(5, 3)))
-    features = jnp.asarray(left @ np.diag([10.0, 1.0, 0.05]) @ right.T, jnp.float32)
-    assert int(effective_rank(features)) == 2
-    assert int(effective_rank(features, share=0.9)) == 1
-    assert int(effective_rank(features, share=0.999)) == 3
-    assert int(effective_rank(jnp.zeros((4, 3)))) == 0
+    return jnp.asarray(left @ np.diag([10.0, 1.0, 0.05]) @ right.T, jnp.float32)
+
+
+def test_effective_rank_by_hand(features):
+    share = np.array([10.0, 1.0, 0.05]) / 11.05
+    expected = math.exp(-sum(p * math.log(p) for p in share))
+    assert float(effective_rank(features)) == pytest.approx(expected, rel=1e-4)
+    assert float(effective_rank(jnp.eye(4))) == pytest.approx(4, rel=1e-5)
+    assert float(effective_rank(jnp.ones((4, 3)))) == pytest.approx(1, abs=1e-3)
+    assert float(effective_rank(jnp.zeros((4, 3)))) == 0
+
+
+def test_srank_by_hand(features):
+    assert int(srank(features)) == 2
+    assert int(srank(features, share=0.9)) == 1
+    assert int(srank(features, share=0.999)) == 3
+    assert int(srank(jnp.zeros((4, 3)))) == 0
+
+
+def test_the_learners_own_signs_are_those_of_anybodys_arrays(rng, features):
+    activations = rng.normal(size=(50, 8)) * [1, 1, 1, 1, 1, 1, 0.01, 0]
+    for found, expected in (
+        (dormant_share(jnp.asarray(activations)), plasticity.dormant_share(activations)),
+        (effective_rank(features), plasticity.effective_rank(features)),
+        (srank(features), plasticity.srank(features)),
+        (effective_rank(jnp.zeros((4, 3))), plasticity.effective_rank(np.zeros((4, 3)))),
+        (srank(jnp.zeros((4, 3))), plasticity.srank(np.zeros((4, 3)))),
+    ):
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert plasticity.dormant_share(activations) == 0.25
 
 
 def test_latents_that_say_nothing_are_told_from_a_model_that_has_learnt_all():
@@ -106,3 +141,4 @@ def test_a_young_network_is_awake_and_its_features_span_something(case):
     *_, found = case
     assert all(0 <= found.means[f"dormant/{name}"] < 0.5 for name in ("actor", "critic", "reward"))
     assert 1 <= float(found.means["effective_rank"]) <= 20
+    assert 1 <= float(found.means["srank"]) <= 20

@@ -139,6 +139,8 @@ def test_eight_lives_in_which_nothing_changes_forget_nothing(tmp_path):
         lives = list(pool.map(live, range(8)))
     assert all(life.learned[0] for life in lives)
     assert abs(np.mean([life.drops[0, 2] for life in lives])) <= 0.02
+    forgotten = [next(m.value for m in life.metrics if m.name == "forgetting") for life in lives]
+    assert abs(np.mean(forgotten)) <= 0.02
     assert all(switch.changed == "nothing" for life in lives for switch in life.switches)
 
 

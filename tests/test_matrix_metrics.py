@@ -20,6 +20,7 @@ from eval.matrix_metrics import (
     backward_transfer,
     drops,
     forgetting_after_training,
+    forgetting_before_return,
     forgetting_from_best,
     forward_transfer,
     mammoth_forgetting,
@@ -27,7 +28,13 @@ from eval.matrix_metrics import (
 from tests.test_metrics import NAN, R3, R_CYCLES, TRAINED3, TRAINED_CYCLES
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
-BY_TASK = (forgetting_after_training, forgetting_from_best, backward_transfer, forward_transfer)
+BY_TASK = (
+    forgetting_after_training,
+    forgetting_before_return,
+    forgetting_from_best,
+    backward_transfer,
+    forward_transfer,
+)
 lives = st.integers(1, 4).flatmap(
     lambda phases: st.tuples(
         arrays(np.float64, (phases + 1, 3), elements=st.sampled_from([NAN, -0.5, 0.0, 0.3, 0.9])),
@@ -39,10 +46,38 @@ lives = st.integers(1, 4).flatmap(
 
 def test_forgetting_of_each_task_is_its_own_end_minus_the_end():
     np.testing.assert_allclose(forgetting_after_training(R3, TRAINED3), [0.6, 0.4, 0.0])
-    # Task 0 ends its last own phase, the third, at 0.8.
+    # Task 0 ends its own phases at 0.6 and 0.8, and the life at 0.7; task 1 at 0.5, 0.9 and 0.9.
     np.testing.assert_allclose(
-        forgetting_after_training(R_CYCLES, TRAINED_CYCLES), [0.1, 0.0], atol=1e-12
+        forgetting_after_training(R_CYCLES, TRAINED_CYCLES), [0.0, -0.2], atol=1e-12
     )
+    np.testing.assert_allclose(
+        forgetting_after_training(R_CYCLES, TRAINED_CYCLES, (False, True, True, True)), [0.1, -0.2]
+    )
+
+
+def test_repeats_are_averaged_as_in_cw20_where_each_training_has_its_own_column():
+    rng = np.random.default_rng(0)
+    R, trained = rng.random((21, 10)), [*range(10), *range(10)]
+    columns = [R[k, task] - R[20, task] for k, task in enumerate(trained, start=1)]
+    assert np.mean(forgetting_after_training(R, trained)) == pytest.approx(np.mean(columns))
+
+
+def test_a_task_that_is_trained_to_the_end_in_several_phases_has_forgetting():
+    control = np.array([[0.0], [0.8], [0.82], [0.81]])
+    found = forgetting_after_training(control, (0, 0, 0))
+    np.testing.assert_allclose(found, [(-0.01 + 0.01 + 0) / 3], atol=1e-12)
+
+
+def test_what_a_task_had_lost_when_it_came_back_is_seen_before_it_is_learnt_again():
+    # Task 0: 0.6 after phase 1, 0.2 before phase 3; task 1: 0.5 after phase 2, 0.1 before phase 4.
+    np.testing.assert_allclose(forgetting_before_return(R_CYCLES, TRAINED_CYCLES), [0.4, 0.4])
+    np.testing.assert_array_equal(forgetting_before_return(R3, TRAINED3), [NAN] * 3)
+    np.testing.assert_array_equal(forgetting_before_return(R3, (1, 1, 0)), [NAN] * 3)
+    np.testing.assert_array_equal(
+        forgetting_before_return(R_CYCLES, TRAINED_CYCLES, (False, True, True, True)), [NAN, 0.4]
+    )
+    with pytest.raises(ValueError, match="3 counts and 4 phases"):
+        forgetting_before_return(R_CYCLES, TRAINED_CYCLES, (True,) * 3)
 
 
 def test_forgetting_from_the_best_looks_between_the_first_own_phase_and_the_last_row():

@@ -14,6 +14,7 @@ from eval.gate_behaviour import gate_when_judged, gate_while_living
 from eval.gate_sums import gate_means
 from eval.judged import (
     LAST_ALONE,
+    NEVER_BACK,
     NOT_JUDGED,
     NOT_LEARNED,
     NOT_NORMALISED,
@@ -44,6 +45,7 @@ from eval.metrics import (
     average_performance_seen,
     backward_transfer,
     forgetting,
+    forgetting_before_return,
     forgetting_from_best,
 )
 from eval.records import EpisodeRecord
@@ -169,10 +171,11 @@ def test_backward_transfer_is_the_negative_of_forgetting_when_each_task_has_one_
     assert backward_transfer(judged(R3, TRAINED3)).value == pytest.approx(-(0.6 + 0.4) / 2)
 
 
-def test_with_cycles_the_own_end_is_the_last_and_backward_transfer_starts_at_the_first():
+def test_with_cycles_every_training_has_an_end_and_backward_transfer_starts_at_the_first():
     learned = (True,) * 4
+    # Task 0: 0.6 and 0.8 -> 0.7; task 1: 0.5 and 0.9 -> 0.9.
     assert forgetting(judged(R_CYCLES, TRAINED_CYCLES, learned)).value == pytest.approx(
-        (0.1 + 0.0) / 2
+        ((-0.1 + 0.1) / 2 + (-0.4 + 0.0) / 2) / 2
     )
     # First ends: 0.6 -> 0.7 and 0.5 -> 0.9.
     assert backward_transfer(judged(R_CYCLES, TRAINED_CYCLES)).value == pytest.approx(
@@ -254,23 +257,44 @@ def test_a_metric_is_a_number_of_the_tasks_it_counts_or_nan_with_a_reason(life: 
 
 
 @given(lives())
-def test_forgetting_counts_every_learned_task_with_both_ends_but_never_the_newest_alone(
+def test_forgetting_counts_every_phase_that_taught_with_both_ends_but_never_the_newest_alone(
     life: Judged,
 ):
-    lost = {}
+    lost: dict[int, list[float]] = {}
+    earlier = False
     for phase, task in enumerate(life.trained, start=1):
-        own, final = life.z[phase, task], life.z[-1, task]
-        lost[task] = NAN if life.learned[phase - 1] is False else own - final
-    lost = {task: value for task, value in lost.items() if not math.isnan(value)}
-    if set(lost) == {life.trained[-1]}:
-        lost = {}
+        fallen = life.z[phase, task] - life.z[-1, task]
+        if life.learned[phase - 1] is not False and not math.isnan(fallen):
+            lost.setdefault(task, []).append(fallen)
+            earlier = earlier or phase < life.last
+    counted = lost if earlier else {}
     metric = forgetting(life)
-    assert set(life.tasks) - set(metric.left_out) == set(lost)
-    if lost:
-        assert metric.value == pytest.approx(np.mean(list(lost.values())))
+    assert set(life.tasks) - set(metric.left_out) == set(counted)
+    if counted:
+        assert metric.value == pytest.approx(np.mean([np.mean(own) for own in counted.values()]))
     if LAST_ALONE in metric.left_out.values():
         assert metric.left_out[life.trained[-1]] == LAST_ALONE
-        assert not lost
+        assert not earlier
+
+
+def test_a_stationary_control_reads_as_forgetting_of_about_0():
+    z = np.array([[0.0], [0.80], [0.81], [0.80]])
+    metric = forgetting(judged(z, (0, 0, 0), (True,) * 3))
+    assert metric.value == pytest.approx((0.0 + 0.01 + 0.0) / 3)
+    back = forgetting_before_return(judged(z, (0, 0, 0), (True,) * 3))
+    assert math.isnan(back.value)
+    assert back.left_out == {0: NEVER_BACK}
+
+
+def test_what_was_lost_before_a_task_came_back_stays_seen_when_it_is_learnt_again():
+    z = np.array([[0.0, 0.0], [0.8, 0.0], [0.1, 0.7], [0.8, 0.65]])
+    life = judged(z, (0, 1, 0), (True,) * 3)
+    assert forgetting(life).value == pytest.approx((0 + 0.05) / 2)
+    metric = forgetting_before_return(life)
+    assert metric.value == pytest.approx(0.7)
+    assert metric.left_out == {1: NEVER_BACK}
+    unlearned = forgetting_before_return(judged(z, (0, 1, 0), (False, True, True)))
+    assert math.isnan(unlearned.value)
 
 
 def test_normalising_puts_random_at_zero_and_the_highest_return_at_one():

@@ -75,8 +75,9 @@ def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):
 def test_lives_through_several_tasks_are_shown_by_what_they_forget(results, tmp_path):
     (study,) = [study for study in results.STUDIES if study.has_plans]
     first = [p for p in study.pieces() if (p.task, p.label) == study.pairs[1]]
-    for piece, (performance, forgetting) in zip(first, ((0.5, 0.1), (0.25, None)), strict=False):
-        metrics = {"average performance": performance, "forgetting": forgetting}
+    found = ((0.5, 0.1, 0.7), (0.25, None, 0.5))
+    for piece, values in zip(first, found, strict=False):
+        metrics = dict(zip(results.JUDGED, values, strict=True))
         found = {"metrics": {k: v for k, v in metrics.items() if v}, "gate_choice": None}
         file = results.file_of(piece, tmp_path)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def test_lives_through_several_tasks_are_shown_by_what_they_forget(results, tmp_
     *_, row = results.table_of(study, tmp_path)
     assert [cell.strip() for cell in row.split("|")[1:-1]] == [
         *(study.pairs[1]),
-        *("2", "0.38", "0.50, 0.25", "0.10", "0.10, –", ""),
+        *("2", "0.38", "0.50, 0.25", "0.10", "0.10, –", "0.60", "0.70, 0.50", ""),
     ]
 
 
