@@ -124,8 +124,7 @@ class Group:
             return np.full(len(self.lives[0].tasks), math.nan)
         own = _mean([life.areas for life in have])
         alone = _mean([life.reference_areas for life in have])
-        pairs = zip(own, alone, strict=True)
-        return np.array([transfer_against_reference(float(a), float(b)) for a, b in pairs])
+        return transfer_against_reference(own, alone)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from eval.curves import (
     auc_ratio,
@@ -13,6 +14,7 @@ from eval.curves import (
     mean_inside,
     stability_gap,
     steps_to_recover,
+    time_mean,
     zero_shot_transfer,
 )
 from eval.judged import (
@@ -37,6 +39,25 @@ from eval.matrix import Vector
 # Of a phase. Where evaluations lie further apart, none is the last before a switch in CORA's sense,
 # or just after one in that of De Lange et al.
 NEAR = 0.2
+
+
+def average_performance_of_life(judged: Judged) -> Metric:
+    """What the agent could do over its life, not in the end, trained tasks or not.
+
+    Source: area under the average performance curve of Continual World (arXiv:2105.10919, Fig. 1).
+    """
+    found = _none(judged)
+    if judged.curves and judged.spans:
+        start, stop = judged.spans[0][0], judged.spans[-1][1]
+        found = np.array([time_mean(*curve, start, stop) for curve in judged.curves], np.float64)
+    return mean_over_tasks(
+        judged,
+        "average performance, over the life",
+        found,
+        {},
+        "mean over all tasks i of the mean over time of z_i(t), straight lines between evaluations",
+        "area under the average performance of Continual World (Wołczyk et al. 2021)",
+    )
 
 
 def single_task_transfer(judged: Judged) -> Metric:
@@ -90,15 +111,16 @@ def reference_areas(judged: Judged) -> Vector:
     return found
 
 
-def transfer_against_reference(area: float, reference: float) -> float:
-    """(AUC - AUC^ref) / (1 - AUC^ref); NaN where the reference is 1.
+def transfer_against_reference(area: ArrayLike, reference: ArrayLike) -> Vector:
+    """(AUC - AUC^ref) / (1 - AUC^ref), element by element; NaN where the reference is 1.
 
-    Source: Continual World (arXiv:2105.10919), Eq. for FT_i.
+    Source: Continual World (arXiv:2105.10919), Eq. for FT_i; FT is the mean over tasks.
 
     Args:
-      area, reference: in [0, 1], each averaged over seeds.
+      area, reference: [...] in [0, 1], each averaged over seeds.
     """
-    return (area - reference) / (1 - reference) if reference != 1 else math.nan
+    own, alone = np.asarray(area, np.float64), np.asarray(reference, np.float64)
+    return (own - alone) / np.where(alone == 1, np.nan, 1 - alone)
 
 
 def isolated(judged: Judged) -> Metric:
@@ -192,21 +214,29 @@ def gap(judged: Judged) -> Metric:
 
 
 def recovery(judged: Judged) -> Metric:
-    """Share of a repeated phase until its task is where it was at the end of the one before."""
+    """Share of a repeated phase until its task is where it was at the end of the one before.
+
+    What never came so far counts as the whole phase: without it, an agent that seldom recovers
+    would look fast.
+    """
 
     def share(task: int, before: int, again: int) -> float:
         start, stop = judged.spans[again - 1]
         target = float(judged.z[before, task])
+        if judged.z[again - 1, task] >= target:
+            return 0.0
+        if math.isnan(mean_inside(*judged.curves[task], start, stop)):
+            return math.nan
         needed = steps_to_recover(*judged.curves[task], start, stop, target)
-        return needed / (stop - start)
+        return 1.0 if math.isnan(needed) else needed / (stop - start)
 
     return _over_repeats(
         judged,
         "recovery",
         share,
         "mean over repeats of the share of the phase until z_i is again what it was at the end of "
-        "i's phase before, which taught it; repeats that do not come so far do not count",
-        "after l2metrics (New et al. 2022), which counts experiences",
+        "i's phase before, which taught it; 0: nothing was lost; 1: at its very end, or not at all",
+        "after l2metrics (New et al. 2022), which counts experiences, length + 1 where it fails",
         consecutive=True,
     )
 
@@ -230,6 +260,7 @@ def plasticity(judged: Judged) -> Metric:
 
 
 CURVE_METRICS: tuple[Callable[[Judged], Metric], ...] = (
+    average_performance_of_life,
     single_task_transfer,
     isolated,
     zero_shot,

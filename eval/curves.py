@@ -28,6 +28,21 @@ def mean_inside(times: ArrayLike, values: ArrayLike, start: float, stop: float) 
     return float(found.mean()) if len(found) else math.nan
 
 
+def time_mean(times: ArrayLike, values: ArrayLike, start: float, stop: float) -> float:
+    """Area under the curve from `start` to `stop` over its length, straight lines in between.
+
+    Unlike `mean_inside` it does not depend on where evaluations lie densely. NaN where the curve
+    does not reach from one end to the other.
+    """
+    t, v = _arrays(times, values)
+    if len(t) < 2 or t[0] > start or t[-1] < stop or start >= stop:
+        return math.nan
+    kept = (t > start) & (t < stop)
+    at = np.concatenate([[start], t[kept], [stop]])
+    heights = np.interp(at, t, v)
+    return float(np.trapezoid(heights, at) / (stop - start))
+
+
 def end_performance(
     times: ArrayLike, values: ArrayLike, start: float, stop: float, *, last: int = 5
 ) -> float:

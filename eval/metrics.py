@@ -47,22 +47,6 @@ def average_performance(judged: Judged) -> Metric:
     )
 
 
-def average_performance_of_life(judged: Judged) -> Metric:
-    """Mean of A_k over the phases: what the agent could do over its life, not in the end.
-
-    Source: area under the average performance of Continual World (arXiv:2105.10919, Fig. 1), at
-    the ends of phases.
-    """
-    return mean_over_tasks(
-        judged,
-        "average performance, over the life",
-        judged.z[1:].mean(axis=0),
-        {},
-        "mean over all tasks i, phases k of z[k,i]",
-        "area under the average performance of Continual World, at the ends of phases",
-    )
-
-
 def average_performance_seen(judged: Judged) -> Metric:
     """A_K over the tasks that phases 1 … K trained.
 
@@ -194,7 +178,6 @@ def forward_transfer(judged: Judged) -> Metric:
 
 METRICS: tuple[Callable[[Judged], Metric], ...] = (
     average_performance,
-    average_performance_of_life,
     average_performance_seen,
     average_performance_of_experts,
     forgetting,

@@ -18,6 +18,7 @@ from eval.crafter_score import (
 )
 from eval.curve_metrics import (
     CURVE_METRICS,
+    average_performance_of_life,
     gap,
     isolated,
     plasticity,
@@ -33,6 +34,7 @@ from eval.curves import (
     mean_inside,
     stability_gap,
     steps_to_recover,
+    time_mean,
     zero_shot_transfer,
 )
 from eval.judged import (
@@ -156,6 +158,28 @@ def test_the_stability_gap_of_a_life_is_that_just_after_its_switches():
     assert set(gap(judged()).left_out.values()) == {NOTHING_EARLY}
 
 
+def test_what_never_recovers_counts_as_the_whole_phase_and_what_lost_nothing_as_none_of_it():
+    # Task 0 comes back at 0.3 and must reach 0.8, which it does at 90 of 100; task 1 gets to 0.6.
+    poor = [*SECOND[:10], 0.5, 0.6, 0.6]
+    life = judged(curves=[(np.array(TIMES), np.array(c)) for c in (FIRST, poor)])
+    assert recovery(life).value == pytest.approx((0.9 + 1) / 2)
+    kept = judged(z=np.array([[0.0, 0.1], [0.8, 0.2], [0.8, 0.7], [1.0, 0.3], [0.5, 0.9]]))
+    assert recovery(kept).value == pytest.approx((0 + 0.5) / 2)
+
+
+def test_performance_over_the_life_is_the_mean_over_time_wherever_evaluations_lie():
+    life = judged()
+    own = [np.trapezoid(curve, TIMES) / 400 for curve in (FIRST, SECOND)]
+    assert average_performance_of_life(life).value == pytest.approx(np.mean(own))
+    # One evaluation more, on the line between two others, changes nothing.
+    between = [np.insert(c, 1, (c[0] + c[1]) / 2) for c in map(np.array, (FIRST, SECOND))]
+    dense = [(np.insert(np.array(TIMES), 1, 25), curve) for curve in between]
+    assert average_performance_of_life(judged(curves=dense)).value == pytest.approx(np.mean(own))
+    assert time_mean([0, 100, 200], [0.0, 1.0, 0.0], 50, 150) == pytest.approx(0.75)
+    assert math.isnan(time_mean([10, 200], [0.0, 1.0], 0, 200))
+    assert math.isnan(time_mean([0, 100], [0.0, 1.0], 0, 200))
+
+
 def test_what_was_not_learned_is_no_measure_of_what_comes_back():
     life = judged(learned=(False, True, True, True))
     second = (2.6 / 3) / (1.9 / 3)
@@ -186,7 +210,8 @@ def test_transfer_against_a_reference_prints_its_denominators():
     found = single_task_transfer(life)
     assert found.value == pytest.approx(expected)
     assert "denominators 0.500, 0.800" in found.formula
-    assert math.isnan(transfer_against_reference(0.5, 1.0))
+    several = transfer_against_reference([0.5, 0.6, 0.5], [0.4, 0.2, 1.0])
+    np.testing.assert_allclose(several, [1 / 6, 0.5, NAN])
     assert single_task_transfer(judged()).left_out == {0: NO_REFERENCE, 1: NO_REFERENCE}
 
 

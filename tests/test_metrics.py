@@ -41,7 +41,6 @@ from eval.metrics import (
     METRICS,
     average_performance,
     average_performance_of_experts,
-    average_performance_of_life,
     average_performance_seen,
     backward_transfer,
     forgetting,
@@ -123,14 +122,6 @@ def test_a_task_without_a_number_is_left_out_of_the_average_and_says_which_way()
     assert metric.left_out == {1: NOT_JUDGED}
     metric = average_performance(judged(z, TRAINED3, not_normalised={1: "no range"}))
     assert metric.left_out == {1: f"{NOT_NORMALISED}: no range"}
-
-
-def test_performance_over_the_life_is_the_mean_of_all_phase_ends():
-    life = Judged(np.array([[9.0, 9.0], [0.8, 0.2], [0.4, 0.6]]), (0, 1), (True, True))
-    assert average_performance_of_life(life).value == pytest.approx(0.5)
-    unjudged = Judged(np.array([[9.0, 9.0], [0.8, NAN], [0.4, 0.6]]), (0, 1), (True, True))
-    assert average_performance_of_life(unjudged).value == pytest.approx(0.6)
-    assert average_performance_of_life(unjudged).left_out == {1: NOT_JUDGED}
 
 
 def test_what_a_task_came_to_is_set_beside_what_it_comes_to_alone():
