@@ -161,7 +161,7 @@ class AwacConfig(Section):
 
     @property
     def temperature(self) -> float:
-        """Advantages in units of the return spread are tenths, in their own deviation ones."""
+        """Advantages in units of the return spread are tenths, in their own deviation around 1."""
         return self.beta or {"percentile": 0.1, "rms": 0.3}[self.advantage]
 
 
@@ -275,15 +275,21 @@ class AgentConfig(Section):
             riders = ", ".join(self.riders) or "it has none"
             raise ValueError(f"partner={self.partner!r} is not a rider of this agent ({riders})")
         if self.critic == "replay":
-            if self.acting == "dreamer":
-                raise ValueError(
-                    "critic=replay: the actor learns nothing, expected acting=gated with gate.p=1"
-                )
-            for name, rider in self.riders.items():
-                if isinstance(rider, TwinConfig) or (
-                    isinstance(rider, AwacConfig) and rider.bootstrap == "imagined"
-                ):
-                    raise ValueError(
-                        f"critic=replay: nothing is imagined, but rider {name} needs it"
-                    )
+            self._refuse_what_needs_dreams()
         return self
+
+    def _refuse_what_needs_dreams(self) -> None:
+        """Raises ValueError: without imagination the actor learns nothing, and would act."""
+        alone = isinstance(self.gate, FixedGate) and self.gate.p == 1
+        if self.acting == "dreamer" or (self.acting == "gated" and not alone):
+            raise ValueError(
+                "critic=replay: the actor learns nothing, expected acting=gated with a gate of "
+                "kind=fixed and p=1"
+            )
+        for name, rider in self.riders.items():
+            if isinstance(rider, TwinConfig) or (
+                isinstance(rider, AwacConfig) and rider.bootstrap == "imagined"
+            ):
+                raise ValueError(f"critic=replay: nothing is imagined, but rider {name} needs it")
+            if isinstance(rider, EmaConfig):
+                raise ValueError(f"critic=replay: rider {name} copies an actor that learns nothing")

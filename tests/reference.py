@@ -332,10 +332,14 @@ def awac(
     floor: float = 1.0,
     beta: float = 0.1,
     w_max: float = 20.0,
+    positive: bool = True,
+    square: Mapping[int, float | None] | None = None,
 ) -> SimpleNamespace:
-    """The loss of a batch [B, T], and all that leads to it; weights of the positive form.
+    """The loss of a batch [B, T], and all that leads to it.
 
-    `scale` holds the percentiles of each interface before this batch.
+    `scale` holds the percentiles of each interface before this batch. `positive`: weights of
+    max(A, 0), else of A. `square`: the EMAs of squares before this batch, None where there is none
+    yet, if advantages are in their units.
     """
     size, length = reward.shape
     counting = [(b, t) for b in range(size) for t in range(length - 1) if not is_last[b, t]]
@@ -351,11 +355,21 @@ def awac(
         share = sum(j == i for j in interface) / size
         if mine:
             moved[i] = moved_scale(*percentiles, array(mine), rate * share)
+    squares = dict(square or {})
+    for i, old in squares.items():
+        mine = [(returns[b, t] - value[b, t]) ** 2 for b, t in counting if interface[b] == i]
+        share = sum(j == i for j in interface) / size
+        if mine:
+            now = sum(mine) / len(mine)
+            squares[i] = now if old is None else old + rate * share * (now - old)
     advantage, weight, total = np.zeros((size, length)), np.zeros((size, length)), 0.0
     for b, t in counting:
         low, high = moved[interface[b]]
-        advantage[b, t] = (returns[b, t] - value[b, t]) / max(floor, high - low)
-        weight[b, t] = min(math.exp(max(advantage[b, t], 0.0) / beta), w_max)
+        rms = squares.get(interface[b])
+        unit = max(floor, high - low) if rms is None else math.sqrt(rms)
+        advantage[b, t] = (returns[b, t] - value[b, t]) / unit
+        looked_at = max(advantage[b, t], 0.0) if positive else advantage[b, t]
+        weight[b, t] = min(math.exp(looked_at / beta), w_max)
         total -= weight[b, t] * log_pi[b, t]
     return SimpleNamespace(
         loss=total / len(counting),
@@ -363,6 +377,7 @@ def awac(
         advantage=advantage,
         weight=weight,
         scale=moved,
+        square=squares,
         counting=counting,
     )
 

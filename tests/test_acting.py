@@ -233,6 +233,27 @@ def test_an_episodes_start_forgets_what_was_before_it(state):
     np.testing.assert_array_equal(fresh[1]["dmc.ball_in_cup"], later[1]["dmc.ball_in_cup"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"acting": "dreamer"}, "the actor learns nothing, expected acting=gated"),
+        ({}, "the actor learns nothing, expected acting=gated"),
+        ({"gate": FIXED | {"p": 0}}, "the actor learns nothing, expected acting=gated"),
+        (
+            {"gate": FIXED, "riders": {"awac": {"kind": "awac"}, "slow": {"kind": "ema"}}},
+            "rider slow copies an actor that learns nothing",
+        ),
+        (
+            {"gate": FIXED, "riders": {"awac": {"kind": "awac"}, "twin": {"kind": "twin"}}},
+            "nothing is imagined, but rider twin needs it",
+        ),
+    ],
+)
+def test_without_imagination_nobody_acts_who_learns_nothing(changes, says):
+    with pytest.raises(ValueError, match=says):
+        tiny(critic="replay", **changes)
+
+
 def test_an_agent_without_imagination_is_not_judged_by_an_actor_that_learns_nothing():
     replay = {"critic": "replay", "gate": FIXED | {"p": 1}}
     assert make_agent(tiny(**replay), union({"cup": CUP})).policies() == ("gated", "awac_actor")

@@ -23,6 +23,7 @@ RTOL = 1e-4
 LENGTH, LAST, HORIZON = 5, 3, 3
 TASKS = [2, 0, 1]  # crafter, cup, walker
 WORLDS = (CUP, WALKER, CRAFTER)
+FREE = 1.4
 CONV = {"image_code": "conv", "depth": 1, "vector_layers": 2, "prior_layers": 2}
 
 
@@ -31,7 +32,10 @@ def case():
     """Parameters away from their zero starts, one mixed batch, and both sides' losses."""
     rng = np.random.default_rng(1)
     # With an entropy bonus as large as the advantages, else nobody would miss it.
-    config = tiny(imagination={"horizon": HORIZON, "last": LAST, "entropy": 0.3})
+    # Free nats that cut some divergences and leave others, in which the encoders are seen.
+    config = tiny(
+        imagination={"horizon": HORIZON, "last": LAST, "entropy": 0.3}, loss={"free_nats": FREE}
+    )
     config = config.model_copy(update={"model": config.model.model_copy(update=CONV)})
     model = make_model(config.model, ALL)
     state = blank(lambda: init_learner(model, jax.random.key(0)))
@@ -107,7 +111,8 @@ def float64_losses(config, params, slow, scale, batch, key):
             feature = features[b, t] = np.concatenate([deter, stoch.ravel()])
             action = {h.name: ref.array(batch.actions[h.name][b, t]) for h in world.heads}
 
-            out["dynamics"][b, t] = out["representation"][b, t] = max(1.0, ref.kl(posterior, prior))
+            divergence = max(config.loss.free_nats, ref.kl(posterior, prior))
+            out["dynamics"][b, t] = out["representation"][b, t] = divergence
             out["reward"][b, t] = ref.twohot_loss(
                 ref.head(feature, params["rew"]), float(batch.reward[b, t])
             )
@@ -223,6 +228,12 @@ def test_every_loss_of_an_update_equals_a_float64_loop(case, name):
     assert np.ptp(expected) > 1e-3
 
 
+def test_divergences_show_the_encoder_of_every_world_and_free_nats(case):
+    found = case.expected.losses["dynamics"]
+    assert ((found > FREE).sum(1) >= LENGTH // 2).all(), found
+    assert (found == FREE).any(), found
+
+
 def test_there_is_no_loss_without_a_reference(case):
     assert case.losses.keys() == set(LOSSES)
 
@@ -246,7 +257,8 @@ def test_imagined_returns_and_their_scale_equal_a_float64_loop(case):
 def test_without_imagination_the_critic_learns_replayed_returns_that_end_in_slow_values():
     """And the actor, whom nobody asks, stays as it is."""
     rng, world = np.random.default_rng(4), union({"cup": CUP})
-    config = tiny(critic="replay", optim={"lr": 1e-3, "warmup": 0})
+    alone = {"kind": "fixed", "p": 1}
+    config = tiny(critic="replay", gate=alone, optim={"lr": 1e-3, "warmup": 0})
     model = make_model(config.model, world)
     before = blank(lambda: init_learner(model, jax.random.key(0)))
     before = before.replace(params=drawn(before.params, rng), slow=drawn(before.slow, rng))

@@ -87,6 +87,7 @@ def sigmoid(x):
 
 def float64_gate(pair, c):
     """The algorithm on one row after another, in float64 and without a vector in sight."""
+    each = lambda dims: 1 if c.divergence == "sum" else dims
     found = []
     for n in range(N):
         gaps, apart = [], []
@@ -102,12 +103,14 @@ def float64_gate(pair, c):
                     gap += (math.log(s1 / 0.1) - math.log(s2 / 0.1)) / math.log(10) / dims
                     one = math.log(s2 / s1) + (s1**2 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5
                     two = math.log(s1 / s2) + (s2**2 + (m1 - m2) ** 2) / (2 * s1**2) - 0.5
-                    kl += (one + two) / 2 / dims
+                    kl += (one + two) / 2 / each(dims)
             else:
                 p, q = (np.exp(np.float64(x.log_probs[n])) for x in (pi, partner))
                 p, q = p / p.sum(), q / q.sum()
                 entropy = lambda p: -sum(float(x) * math.log(x) for x in p)
-                gap = (entropy(p) - entropy(q)) / math.log(len(p))
+                surest = [0.01 / len(p)] * (len(p) - 1)
+                least = entropy([1 - sum(surest), *surest]) if c.entropy == "min_max" else 0.0
+                gap = (entropy(p) - entropy(q)) / (math.log(len(p)) - least)
                 kl = sum(
                     0.5 * (a * math.log(a / b) + b * math.log(b / a))
                     for a, b in zip(p, q, strict=True)
@@ -121,14 +124,21 @@ def float64_gate(pair, c):
     return [np.array(column) for column in zip(*found, strict=True)]
 
 
-@given(pairs(), configs)
-def test_the_gate_equals_a_float64_loop(pair, config):
-    p, gap, divergence, penalty = float64_gate(pair, config)
-    seen, verdict = gates.compare(*pair), verdict_of(pair, config)
-    np.testing.assert_allclose(seen.divergence, divergence, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(verdict.entropy_gap, gap, atol=1e-5)
-    np.testing.assert_allclose(verdict.penalty, penalty, rtol=2e-3, atol=1e-4)
-    np.testing.assert_allclose(verdict.p, p, atol=5e-3)
+@given(
+    pairs(), configs, st.sampled_from(["mean", "sum"]), st.sampled_from(["by_classes", "min_max"])
+)
+def test_the_gate_equals_a_float64_loop(pair, config, divergence, entropy):
+    config = config.model_copy(update={"divergence": divergence, "entropy": entropy})
+    p, gap, apart, penalty = float64_gate(pair, config)
+    seen = gates.compare(*pair, divergence=divergence, entropy=entropy)
+    verdict = gates.judge(seen, config)
+    np.testing.assert_allclose(seen.divergence, apart, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(verdict.entropy_gap, gap, rtol=1e-4, atol=1e-6)
+    # A divergence near tau is steep: what rounding does to it, the scale and alpha multiply.
+    steep = 1e-6 * (1 + config.tau) / config.scale
+    np.testing.assert_allclose(verdict.penalty, penalty, rtol=1e-4, atol=steep)
+    steep = 1e-6 + config.alpha / 4 * (1e-6 + config.beta_div * steep)
+    np.testing.assert_allclose(verdict.p, p, rtol=1e-4, atol=steep)
 
 
 def test_gate_by_hand():

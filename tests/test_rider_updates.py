@@ -14,7 +14,7 @@ from agent.agent import make_agent
 from agent.config import AwacConfig
 from agent.learner import Handout, update_key
 from agent.normaliser import ReturnScale
-from agent.riders.awac import advantage_weight, awac_loss, replayed_advantages
+from agent.riders.awac import MeanSquare, advantage_weight, awac_loss, replayed_advantages
 from agent.rssm import Latent
 from tests import reference as ref
 from tests.agent_cases import ALL, CRAFTER, CUP, REPORT, WALKER, drawn, random_batch, tiny
@@ -23,7 +23,7 @@ RTOL = 1e-4
 RIDERS = {
     "report": REPORT | {"beta": 1.0, "w_max": 5.0},
     "one_step": REPORT | {"beta": 1.0, "w_max": 5.0, "lambda": 0.0},
-    "rms": {"kind": "awac"},
+    "default": {"kind": "awac"},
     "imagined": REPORT | {"bootstrap": "imagined", "normalise": "task", "beta": 1.0, "w_max": 5.0},
     "bc": {"kind": "awac", "weight": "uniform"},
     "slow": {"kind": "ema", "rate": 0.25},
@@ -32,6 +32,7 @@ RIDERS = {
 WORLDS = (CUP, WALKER, CRAFTER)
 TASKS = [2, 0, 1, 0]
 LENGTH, LAST = 6, 3
+FIRST_BATCH = dict.fromkeys(range(3))  # of interfaces whose deviation is not known yet
 SCALE = {0: (-1.0, 0.5), 1: (0.0, 3.0), 2: (-0.5, 0.2)}
 
 
@@ -54,7 +55,7 @@ def learnt(carried):
 
     Attributes:
       before, after: name -> state; metrics: name -> those of its update.
-      again: (name, batch, latent) -> state and metrics of the same update on other data.
+      again: (name, batch, latent, before) -> state and metrics of the same update on other data.
       value, log_pi: v_slow(s_t) and name -> ln pi(a_t | s_t), [B, T] in float64.
     """
     agent, state = carried
@@ -68,7 +69,7 @@ def learnt(carried):
     }
     for name in ("report", "one_step", "imagined"):
         before[name] = before[name].replace(scale=ReturnScale(low, high))
-    before = jax.tree.map(np.array, before)
+    old = before = jax.tree.map(np.array, before)
     batch = random_batch(rng, agent.config, TASKS, length=LENGTH, frames=0)
     is_last, is_terminal = np.zeros((2, len(TASKS), LENGTH), bool)
     is_last[[0, 1, 2, 3], [4, 1, 3, 2]] = True
@@ -80,8 +81,8 @@ def learnt(carried):
     latent = Latent(deter, np.eye(agent.config.model.classes, dtype=np.float32)[classes])
     imagined_return = rng.normal(size=(len(TASKS), LAST)).astype(np.float32)
 
-    def again(name, batch=batch, latent=latent):
-        own = jax.tree.map(jnp.array, before[name])  # consumed
+    def again(name, batch=batch, latent=latent, before=None):
+        own = jax.tree.map(jnp.array, old[name] if before is None else before)  # consumed
         handout = Handout(latent, {}, imagined_return)
         return agent.riders[name].update(own, learner, batch, handout, update_key(0, 0))
 
@@ -91,7 +92,7 @@ def learnt(carried):
     value = np.zeros((len(TASKS), LENGTH))
     log_pi = {
         name: np.zeros((len(TASKS), LENGTH))
-        for name in ("report", "one_step", "rms", "imagined", "bc")
+        for name in ("report", "one_step", "default", "imagined", "bc")
     }
     for b, t in np.ndindex(value.shape):
         value[b, t] = ref.twohot_mean(ref.head(feature[b, t], learner.slow))
@@ -115,11 +116,11 @@ def learnt(carried):
     )
 
 
-def float64_awac(learnt, name, bootstrap, rows=slice(None)):
+def float64_awac(learnt, name, bootstrap, rows=slice(None), square=FIRST_BATCH):
     """What one rider's update should come to on some rows of the batch."""
     batch, imagination = learnt.batch, learnt.imagination
-    own = AwacConfig.model_validate(RIDERS[name]).lambda_
-    lambda_ = imagination.lambda_ if own is None else own
+    config = AwacConfig.model_validate(RIDERS[name])
+    lambda_ = imagination.lambda_ if config.lambda_ is None else config.lambda_
     return ref.awac(
         *(ref.array(batch.reward[:, rows]), batch.is_last[:, rows], batch.is_terminal[:, rows]),
         *(learnt.value[:, rows], bootstrap, learnt.log_pi[name][:, rows]),
@@ -128,8 +129,10 @@ def float64_awac(learnt, name, bootstrap, rows=slice(None)):
         lambda_=lambda_,
         gamma=imagination.gamma,
         rate=imagination.return_rate,
-        beta=1.0,
-        w_max=5.0,
+        beta=config.temperature,
+        w_max=config.w_max,
+        positive=config.weight == "positive",
+        square=square if config.advantage == "rms" else None,
     )
 
 
@@ -242,13 +245,33 @@ def test_imagined_returns_end_replayed_ones_and_only_the_rows_that_have_them_cou
     assert_same(again, (learnt.after["imagined"], metrics))
 
 
-def test_rms_measures_advantages_in_their_own_deviation(learnt):
-    expected = float64_awac(learnt, "rms", learnt.value)
-    square = by_task(expected.gap**2, expected.counting)
-    np.testing.assert_allclose(learnt.after["rms"].mean_square.value, square, rtol=RTOL)
-    magnitude = by_task(np.abs(expected.gap), expected.counting) / np.sqrt(square)
-    metrics = learnt.metrics["rms"]
-    np.testing.assert_allclose(metrics.by_task["advantage_magnitude"], magnitude, rtol=RTOL)
+def test_the_default_equals_a_float64_loop_on_its_first_batch_and_on_later_ones(learnt):
+    def assert_equal(state, metrics, expected):
+        for what, x in {
+            "loss": -expected.weight * learnt.log_pi["default"],
+            "weight": expected.weight,
+            "advantage_magnitude": np.abs(expected.advantage),
+            "positive_share": expected.advantage > 0,
+        }.items():
+            np.testing.assert_allclose(
+                metrics.by_task[what], by_task(x, expected.counting), rtol=1e-3, err_msg=what
+            )
+        assert float(metrics.means["loss"]) == pytest.approx(expected.loss, rel=1e-3)
+        squares = list(expected.square.values())
+        np.testing.assert_allclose(state.mean_square.value, squares, rtol=RTOL)
+        weights = expected.weight[tuple(np.transpose(expected.counting))]
+        total, n = weights.sum(), len(weights)
+        samples = total**2 / (n * (weights**2).sum())
+        assert float(metrics.means["effective_samples"]) == pytest.approx(samples, rel=1e-3)
+        assert weights.min() < 0.2 < 1 < weights.max(), "bad actions are to weigh less than 1"
+
+    expected = float64_awac(learnt, "default", learnt.value)
+    assert_equal(learnt.after["default"], learnt.metrics["default"], expected)
+    known = {0: 0.5, 1: 20.0, 2: 3.0}
+    before = learnt.before["default"]
+    square = MeanSquare(np.array([*known.values()], np.float32), np.ones(3, bool))
+    again = learnt.again("default", before=before.replace(mean_square=square))
+    assert_equal(*again, float64_awac(learnt, "default", learnt.value, square=known))
 
 
 def test_behaviour_cloning_weighs_all_that_counts_alike(learnt):
