@@ -101,7 +101,7 @@ def least_entropy(classes: int, unimix: float) -> float:
 
 
 def symmetric_kl(a: ActionDist, b: ActionDist) -> Float[Array, "N k"]:
-    """1/2 [KL(a || b) + KL(b || a)] of each dimension, or of the class (k = 1).
+    """1/2 [KL(a || b) + KL(b || a)], in nats, of each dimension, or of the class (k = 1).
 
     Both forms are sums of products of like sign: never negative and exactly 0 for equal inputs,
     which the difference of two one-sided divergences is not in floating point.

@@ -148,6 +148,7 @@ def mode_actions(policy: PolicyDist) -> dict[str, Float[Array, "*n A"]]:
 
 
 def one_hot(index: Array, classes: int) -> Float[Array, "*n K"]:
+    """[*n] class indices as rows of 0 and 1."""
     return jax.nn.one_hot(index, classes)
 
 

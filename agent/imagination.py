@@ -127,7 +127,15 @@ def policy_loss(
     weight: Float[Array, "*n"],
     eta: float,
 ) -> Float[Array, "*n"]:
-    """-w_t [ sg((R_t - v_t) / S) ln pi(a_t | s_t) + eta H(pi) ]   (REINFORCE)."""
+    """-w_t [ sg((R_t - v_t) / S) ln pi(a_t | s_t) + eta H(pi) ]   (REINFORCE).
+
+    Source: DreamerV3 (arXiv:2301.04104v2), actor learning; the bonus inside the minus.
+
+    Args:
+      log_pi, entropy: in nats, summed over an action's dimensions.
+      advantage: (R_t - v_t) / S.
+      weight: w_t, product of continue predictions.
+    """
     return -sg(weight) * (log_pi * sg(advantage) + eta * entropy)
 
 
@@ -137,7 +145,14 @@ def value_loss(
     slow_value: Float[Array, "*n"],
     slow_regulariser: float,
 ) -> Float[Array, "*n"]:
-    """CE(R) + CE(slow critic's prediction), unweighted (critic learning)."""
+    """CE(R) + CE(slow critic's prediction), in nats and unweighted.
+
+    Source: DreamerV3 (arXiv:2301.04104v2), critic learning.
+
+    Args:
+      logits: over the two-hot bins.
+      returns, slow_value: in the units of reward.
+    """
     bins = logits.shape[-1]
     # One cross-entropy against both two-hots at once: half the passes over all bins.
     weights = dist.twohot(returns, bins) + slow_regulariser * dist.twohot(slow_value, bins)

@@ -48,6 +48,7 @@ def key_of(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
 def product(
     x: Float[Array, "*n I"], kernel: Float[Array, "I O"], dtype: Dtype
 ) -> Float[Array, "*n O"]:
+    """x times kernel in a dtype; float32 whatever that is."""
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype)).astype(jnp.float32)
 
 

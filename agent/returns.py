@@ -46,6 +46,12 @@ def replay_returns(
         l_{t+1} = lambda, but 0 where step t + 1 is a last one: a truncation bootstraps from b.
 
     Entries at a last step join two episodes and mean nothing; whoever uses them masks them.
+
+    Source: DreamerV3's code (replay value loss).
+
+    Args:
+      reward: r_t, which came with state t.
+      bootstrap: b_t, a value of state t: the imagined return, for DreamerV3's critic.
     """
     live = gamma * (1 - is_terminal.astype(jnp.float32))
     mix = lambda_ * (1 - is_last.astype(jnp.float32))

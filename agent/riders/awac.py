@@ -168,6 +168,10 @@ def update_mean_square(
 
 
 def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
+    """A policy by weighted maximum likelihood of replayed actions (Nair et al., arXiv:2006.09359).
+
+    Learns on the posterior features of the main update, with DreamerV3's slow critic as baseline.
+    """
     tasks, interfaces = len(model.union.tasks), len(interfaces_of(model))
     returns = agent.imagination
     if config.lambda_ is not None:
