@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -216,17 +216,17 @@ def _survivals(
     scales: Sequence[Scale],
     learned: Sequence[bool | None],
 ) -> list[Survival]:
-    """Of tasks without rows; a skill that no phase taught has no half-life."""
+    """Of tasks without rows."""
     found = []
-    untaught = {phase.task for phase in run.plan} - {
+    taught = {
         phase.task for phase, is_so in zip(run.plan, learned, strict=True) if is_so is not False
     }
     for task, scale in zip(run.tasks, scales, strict=True):
         own = evaluations_of(taken, task, policy, mode)
         means = np.array([e.cell.mean for e in own], np.float64)
         z = normalised(means[:, None], [scale])[:, 0]
-        if outlived := survival(own, z, run.train, task):
-            found.append(replace(outlived, half_life=math.nan) if task in untaught else outlived)
+        if outlived := survival(own, z, run.train, task, task in taught):
+            found.append(outlived)
     return found
 
 

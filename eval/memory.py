@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from eval.curves import Vector, half_life
+from eval.judged import NOT_LEARNED
 from eval.matrix import Evaluation
 from eval.records import PhaseRecord, TrainRecord
 
@@ -39,14 +41,15 @@ class Survival:
       gone_at: updates at the first record in which no row of it was held any more.
       since: [M] updates from then on of each evaluation; the first is the last one before, at 0.
       z: [M], normalised return there.
-      half_life: updates until half of the skill at 0 was gone; NaN where that was not seen.
+      half_life: updates until half of the skill at 0 was gone; NaN with a reason.
     """
 
     task: str
     gone_at: int
     since: Vector
     z: Vector
-    half_life: float = field(default=math.nan)
+    half_life: float
+    reason: str = ""
 
 
 def memories(phases: Sequence[PhaseRecord], train: Sequence[TrainRecord]) -> list[PhaseMemory]:
@@ -83,26 +86,53 @@ def gone_at(train: Sequence[TrainRecord], task: str) -> int | None:
     return train[last + 1].updates
 
 
+def survival_curve(updates: ArrayLike, z: ArrayLike, gone: float) -> tuple[Vector, Vector]:
+    """Performance of a task against updates since its last row left the replay.
+
+    `eval.curves.half_life` of it is how long the skill outlives its rows by half.
+
+    Source: ours.
+
+    Args:
+      updates: [M] of the life at each evaluation of the task, ascending.
+      z: [M] normalised return there.
+      gone: updates at which no row was held any more.
+    Returns:
+      (since, z): the last evaluation until then, at 0, and those after it; empty without one.
+    """
+    at, values = np.asarray(updates, np.float64), np.asarray(z, np.float64)
+    before = np.flatnonzero(at <= gone)
+    if not len(before):
+        return at[:0], values[:0]
+    kept = slice(before[-1], None)
+    return np.maximum(at[kept] - gone, 0.0), values[kept]
+
+
 def survival(
-    judged: Sequence[Evaluation], z: Vector, train: Sequence[TrainRecord], task: str
+    judged: Sequence[Evaluation], z: Vector, train: Sequence[TrainRecord], task: str, taught: bool
 ) -> Survival | None:
-    """How a skill fares without its rows; None while some are held.
+    """How a skill fares without its rows; None while some are held, or where nothing was judged.
 
     Args:
       judged: evaluations of one policy on the task, by time.
       z: [M] their normalised means.
+      taught: whether some phase taught the task, so that there was a skill.
     """
     gone = gone_at(train, task)
     if gone is None:
         return None
-    updates = np.array([e.updates for e in judged], np.float64)
-    before = np.flatnonzero(updates <= gone)
-    if not len(before):
+    since, values = survival_curve([e.updates for e in judged], z, gone)
+    if not len(since):
         return None
-    kept = np.flatnonzero(updates > gone)
-    since = np.concatenate([[0.0], updates[kept] - gone])
-    values = np.concatenate([z[before[-1:]], z[kept]])
-    return Survival(task, gone, since, values, half_life(since, values))
+    halved = half_life(since, values) if taught else math.nan
+    reason = ""
+    if not taught:
+        reason = NOT_LEARNED
+    elif not values[0] > 0:
+        reason = "no better than the random agent when its rows were gone"
+    elif math.isnan(halved):
+        reason = "more than half of it is still there"
+    return Survival(task, gone, since, values, halved, reason)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from eval.health import health
 from eval.matrix import Evaluation
-from eval.memory import gone_at, memories, survival
+from eval.memory import gone_at, memories, survival, survival_curve
 from eval.records import PhaseRecord, TrainRecord
 
 OLD, NEW = "dmc/walker_walk", "crafter/reward"
@@ -41,12 +41,29 @@ def test_a_task_is_gone_from_the_first_record_without_its_rows_on():
 
 
 def test_survival_counts_updates_since_the_rows_were_gone():
-    found = survival(judged(100, 250, 350, 450), np.array([0.2, 0.8, 0.6, 0.2]), LIFE, OLD)
+    of = lambda at, z, task, taught=True: survival(judged(*at), np.array(z), LIFE, task, taught)
+    at = (100, 250, 350, 450)
+    found = of(at, [0.2, 0.8, 0.6, 0.2], OLD)
     np.testing.assert_array_equal(found.since, [0, 50, 150])
     np.testing.assert_array_equal(found.z, [0.8, 0.6, 0.2])
     assert found.half_life == pytest.approx(100)  # 0.4 lies half way from 0.6 to 0.2
-    assert survival(judged(100), np.array([0.5]), LIFE, NEW) is None
-    assert survival(judged(350), np.array([0.5]), LIFE, OLD) is None  # unknown what it was
+    assert found.reason == ""
+    assert of((100,), [0.5], NEW) is None
+    assert of((350,), [0.5], OLD) is None  # unknown what it was
+    for undefined, why in (
+        (of(at, [0.2, 0.8, 0.6, 0.5], OLD), "more than half of it is still there"),
+        (of(at, [0.2, -0.1, 0.6, 0.5], OLD), "no better than the random agent"),
+        (of(at, [0.2, 0.8, 0.6, 0.2], OLD, taught=False), "not learned"),
+    ):
+        assert math.isnan(undefined.half_life)
+        assert why in undefined.reason
+
+
+def test_a_survival_curve_begins_with_what_the_skill_was_when_its_rows_went():
+    since, z = survival_curve([100, 300, 400], [0.2, 0.8, 0.4], 300)
+    np.testing.assert_array_equal(since, [0, 100])
+    np.testing.assert_array_equal(z, [0.8, 0.4])
+    assert not any(map(len, survival_curve([400], [0.5], 300)))
 
 
 def test_memory_of_a_phase_is_its_end_and_what_was_drawn_in_it():
