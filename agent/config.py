@@ -143,9 +143,7 @@ class AwacConfig(Section):
         "rms",
         description="A in units of the return spread, or of its own EMA deviation",
     )
-    beta: Positive | None = Field(
-        None, description="temperature of the weights; else 0.1 for percentile, 0.3 for rms"
-    )
+    beta: Positive = Field(0.1, description="temperature of the weights")
     w_max: Positive = Field(20.0, description="clip of a weight")
     lambda_: Share | None = Field(
         0.5,
@@ -158,11 +156,6 @@ class AwacConfig(Section):
     normalise: Literal["none", "task"] = Field(
         "none", description="task: weights have mean 1 within each task of a batch"
     )
-
-    @property
-    def temperature(self) -> float:
-        """Advantages in units of the return spread are tenths, in their own deviation around 1."""
-        return self.beta or {"percentile": 0.1, "rms": 0.3}[self.advantage]
 
 
 class EmaConfig(Section):

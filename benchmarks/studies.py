@@ -93,7 +93,6 @@ AWAC_SETTINGS = {
     "rms_exp": led_by_awac("null", "rms", "exp", 1),
     "l0.5_rms_exp_b0.3": led_by_awac(0.5, "rms", "exp", 0.3),
     "l0.5_rms_exp_b0.1": led_by_awac(0.5, "rms", "exp", 0.1),
-    "l0.8_rms_exp_b0.3": led_by_awac(0.8, "rms", "exp", 0.3),
     "l0.8_rms_exp_b0.1": led_by_awac(0.8, "rms", "exp", 0.1),
     "l0_rms_exp_b0.3": led_by_awac(0, "rms", "exp", 0.3),
     "l0_rms_exp_b0.1": led_by_awac(0, "rms", "exp", 0.1),

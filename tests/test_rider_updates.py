@@ -129,7 +129,7 @@ def float64_awac(learnt, name, bootstrap, rows=slice(None), square=FIRST_BATCH):
         lambda_=lambda_,
         gamma=imagination.gamma,
         rate=imagination.return_rate,
-        beta=config.temperature,
+        beta=config.beta,
         w_max=config.w_max,
         positive=config.weight == "positive",
         square=square if config.advantage == "rms" else None,

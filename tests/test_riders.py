@@ -81,12 +81,6 @@ def test_a_batch_in_which_nothing_counts_has_no_weight(weight):
     np.testing.assert_array_equal(weigh(np.ones((2, 3)), np.zeros((2, 3), bool), weight=weight), 0)
 
 
-def test_the_temperature_follows_the_unit_of_the_advantage_unless_it_is_given():
-    assert AwacConfig(advantage="percentile").temperature == 0.1
-    assert AwacConfig(advantage="rms").temperature == 0.3
-    assert AwacConfig(advantage="rms", beta=1.0).temperature == 1.0
-
-
 def test_normalised_weights_have_mean_1_within_each_task(rng):
     weight = jnp.asarray(rng.random((3, 4)), jnp.float32)
     counts = jnp.asarray(rng.random((3, 4)) < 0.7)

@@ -68,7 +68,7 @@ def advantage_weight(
     binary     1[A > 0]
     uniform    1                        behaviour cloning
     """
-    a = advantage / config.temperature
+    a = advantage / config.beta
     match config.weight:
         case "positive":
             w = jnp.exp(jnp.clip(a, 0.0, 50.0))
