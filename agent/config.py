@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Entropy = Literal["by_classes", "min_max"]
 Divergence = Literal["mean", "sum"]
+Weight = Literal["positive", "exp", "softmax", "binary", "uniform"]
 TaskName = Annotated[str, AfterValidator(checked(resolve_task))]
 
 
@@ -134,7 +135,7 @@ class AwacConfig(Section):
     """A rider that imitates replayed actions by their advantage (docs/equations.md)."""
 
     kind: Literal["awac"] = "awac"
-    weight: Literal["positive", "exp", "softmax", "binary", "uniform"] = Field(
+    weight: Weight = Field(
         "exp",
         description="exp(max(A, 0)/beta), exp(A/beta), softmax over the batch, 1[A > 0], or 1 "
         "(behaviour cloning)",

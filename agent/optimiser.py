@@ -46,6 +46,36 @@ def clip_factor(
     return jnp.minimum(1.0, agc * jnp.maximum(pmin, weight_norm) / jnp.maximum(grad_norm, 1e-38))
 
 
+def laprop_step(
+    w: Float[Array, "*n"],
+    g: Float[Array, "*n"],
+    nu: Float[Array, "*n"],
+    mu: Float[Array, "*n"],
+    n: Int[Array, ""],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    warmup: int,
+) -> tuple[Float[Array, "*n"], Float[Array, "*n"], Float[Array, "*n"]]:
+    """One step of a tensor along a clipped gradient -> (w, nu, mu); the equations above.
+
+    Source: LaProp (arXiv:2002.04839), in the order of DreamerV3's code.
+
+    Args:
+      nu, mu: second moment of the gradient, momentum of the scaled gradient; 0 before the first.
+      n: updates of this tensor, this one included.
+      warmup: updates over which the rate rises from 0; 0: none.
+    """
+    count = n.astype(jnp.float32)
+    nu = beta2 * nu + (1 - beta2) * jnp.square(g)
+    scaled = g / (jnp.sqrt(nu / (1 - beta2**count)) + eps)
+    mu = beta1 * mu + (1 - beta1) * scaled
+    warm = jnp.minimum(1.0, (count - 1) / warmup) if warmup else 1.0
+    return w - lr * warm * mu / (1 - beta1**count), nu, mu
+
+
 def clip_factors(
     config: OptimiserConfig, params: Any, grads: Any, takes_part: Presence
 ) -> list[Float[Array, ""]]:
@@ -98,13 +128,18 @@ def apply_gradients(
         on = takes_part[owner]
         if on is False:
             return w, nu, mu
-        n = count[owner].astype(jnp.float32)
-        g = factor * g
-        new_nu = config.beta2 * nu + (1 - config.beta2) * jnp.square(g)
-        scaled = g / (jnp.sqrt(new_nu / (1 - config.beta2**n)) + config.eps)
-        new_mu = config.beta1 * mu + (1 - config.beta1) * scaled
-        warm = jnp.minimum(1.0, (n - 1) / config.warmup) if config.warmup else 1.0
-        new_w = w - config.lr * warm * new_mu / (1 - config.beta1**n)
+        new_w, new_nu, new_mu = laprop_step(
+            w,
+            factor * g,
+            nu,
+            mu,
+            count[owner],
+            lr=config.lr,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            eps=config.eps,
+            warmup=config.warmup,
+        )
         if on is True:
             return new_w, new_nu, new_mu
         return (

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.agent import make_agent
-from agent.config import AwacConfig
 from agent.learner import Handout, update_key
 from agent.riders.awac import (
     MeanSquare,
@@ -32,15 +31,15 @@ from tests.agent_cases import REPORT, random_batch, tiny
 advantages = st.lists(st.floats(-1e3, 1e3, width=32), min_size=6, max_size=6)
 
 
-def weigh(advantage, counts=None, **config):
+def weigh(advantage, counts=None, weight="exp", beta=0.1, w_max=20.0):
     advantage = jnp.asarray(advantage, jnp.float32).reshape(2, -1)
     counts = jnp.ones(advantage.shape, bool) if counts is None else jnp.asarray(counts)
-    return np.array(advantage_weight(advantage, counts, AwacConfig.model_validate(config)))
+    return np.array(advantage_weight(advantage, counts, weight, beta=beta, w_max=w_max))
 
 
 def test_weights_by_hand():
     advantage = [-1.0, 0.0, 0.1, 10.0]
-    found = lambda **config: weigh(advantage, **({"beta": 0.1, "w_max": 20} | config)).ravel()
+    found = lambda **how: weigh(advantage, **how).ravel()
     np.testing.assert_allclose(found(weight="positive"), [1, 1, math.e, 20], rtol=1e-5)
     np.testing.assert_allclose(found(weight="exp"), [math.exp(-10), 1, math.e, 20], rtol=1e-4)
     np.testing.assert_array_equal(found(weight="binary"), [0, 0, 1, 1])
@@ -93,7 +92,9 @@ def test_normalised_weights_have_mean_1_within_each_task(rng):
 
 
 def moderate(low, high, *shape):
-    return hnp.arrays(np.float32, shape, elements=st.floats(low, high, width=32))
+    # XLA takes numbers too small for 24 bits for 0.
+    normal = st.floats(low, high, width=32, allow_subnormal=False)
+    return hnp.arrays(np.float32, shape, elements=normal)
 
 
 @given(moderate(-100, 100, 2, 3), moderate(-100, 100, 2, 3), st.floats(-50, 50), st.floats(0.5, 4))
@@ -113,7 +114,7 @@ def test_advantages_know_neither_zero_nor_unit_of_rewards(returns, value, shift,
 @given(moderate(-100, 0, 2, 3), moderate(-100, 100, 2, 3))
 def test_uniform_weights_make_the_loss_that_of_behaviour_cloning(log_pi, advantages):
     counts = jnp.array([[True, True, False], [True, False, False]])
-    weight = advantage_weight(jnp.asarray(advantages), counts, AwacConfig(weight="uniform"))
+    weight = advantage_weight(jnp.asarray(advantages), counts, "uniform", beta=0.1, w_max=20.0)
     loss = awac_loss(jnp.asarray(log_pi), weight, counts)
     np.testing.assert_array_equal(loss, np.where(counts, -log_pi, 0))
 

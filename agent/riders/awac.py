@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agent import distributions as dist
-from agent.config import AgentConfig, AwacConfig, ImaginationConfig
+from agent.config import AgentConfig, AwacConfig, ImaginationConfig, Weight
 from agent.distributions import masked, sg
 from agent.heads import log_prob_and_entropy
 from agent.learner import (
@@ -58,7 +58,12 @@ class MeanSquare(ByInterface):
 
 
 def advantage_weight(
-    advantage: Float[Array, "B T"], counts: Bool[Array, "B T"], config: AwacConfig
+    advantage: Float[Array, "B T"],
+    counts: Bool[Array, "B T"],
+    weight: Weight,
+    *,
+    beta: float,
+    w_max: float,
 ) -> Float[Array, "B T"]:
     """w(A) at temperature beta, clipped at w_max, without gradient; 0 where nothing counts.
 
@@ -67,9 +72,13 @@ def advantage_weight(
     softmax    n softmax(A / beta)      over the n entries that count: mean 1 before the clip
     binary     1[A > 0]
     uniform    1                        behaviour cloning
+
+    Args:
+      advantage: A_t, in whatever unit beta is meant for.
+      counts: where an action was done and its return is known.
     """
-    a = advantage / config.beta
-    match config.weight:
+    a = advantage / beta
+    match weight:
         case "positive":
             w = jnp.exp(jnp.clip(a, 0.0, 50.0))
         case "exp":
@@ -82,7 +91,7 @@ def advantage_weight(
             w = (a > 0).astype(a.dtype)
         case "uniform":
             w = jnp.ones_like(a)
-    return sg(masked(jnp.minimum(w, config.w_max), counts))
+    return sg(masked(jnp.minimum(w, w_max), counts))
 
 
 def normalise_within_tasks(
@@ -214,7 +223,9 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
             config.advantage,
             returns,
         )
-        weight = advantage_weight(advantages, counts, config)
+        weight = advantage_weight(
+            advantages, counts, config.weight, beta=config.beta, w_max=config.w_max
+        )
         if config.normalise == "task":
             weight = normalise_within_tasks(weight, counts, batch.task, tasks)
         n = jnp.maximum(counts.sum(), 1)
