@@ -197,7 +197,7 @@ def tables(results: Path = RESULTS) -> str:
         "# Measured",
         "",
         "Made by `make results` from the JSON files beside this page; each names the command that "
-        "made it. Training return: mean of the last 10 training episodes, actions sampled, the "
+        "makes it. Training return: mean of the last 10 training episodes, actions sampled, the "
         "gate at work. The actors: 10 episodes at the end, modes of the distributions.",
     ]
     for study in STUDIES:
@@ -205,19 +205,21 @@ def tables(results: Path = RESULTS) -> str:
             "",
             f"## {study.name}",
             "",
-            f"{study.question} {study.env_steps:,} environment steps, "
-            f"scale `laptop`{shared(study)}.",
+            f"{study.question} {study.env_steps:,} environment steps, scale `laptop`.",
             "",
+            *settings_of(study),
+            "",
+            *table_of(study, results),
         ]
-        lines += table_of(study, results)
     return "\n".join(lines) + "\n"
 
 
-def shared(study: Study) -> str:
-    """What all settings of a study change of the scale."""
-    first, *others = study.labels.values()
-    found = [o for o in first if all(o in other for other in others)]
-    return f" with {', '.join(f'`{o}`' for o in found)}" if found else ""
+def settings_of(study: Study) -> list[str]:
+    """What each setting of a study changes of the scale."""
+    return [
+        f"- {label}: {', '.join(f'`{o}`' for o in overrides) or 'the scale as it is'}"
+        for label, overrides in study.labels.items()
+    ]
 
 
 def table_of(study: Study, results: Path) -> list[str]:

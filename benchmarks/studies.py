@@ -111,10 +111,13 @@ STUDIES = (
     Study(
         "learning",
         "Does the agent learn at the scale of a laptop? A single task has nothing to forget, so "
-        "the replay holds the whole life.",
+        "that DreamerV3's replay may hold the whole life; what AWAC imitates should be recent.",
         60_000,
         3,
-        {name: (f"variant={name}", WHOLE) for name in ("gated", "dreamer", "awac")},
+        {
+            **{name: (f"variant={name}", WHOLE) for name in ("gated", "dreamer")},
+            "awac": ("variant=awac", "collect.train_ratio=128"),
+        },
         (
             (CUP, "gated"),
             (CARTPOLE, "gated"),

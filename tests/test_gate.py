@@ -264,9 +264,14 @@ def test_p11_categorical_divergence_is_bounded_by_the_uniform_share(classes, bou
 @given(configs, single(-1, 1), single(-1, 1), single(0, 10))
 def test_p3_p_rises_with_the_entropy_gap_by_at_most_a_quarter_of_alpha(config, x, y, divergence):
     low, high = sorted((x, y))
-    p = np.float64(gates.judge(evidence([low, high], [divergence] * 2), config).p)
-    assert p[1] - p[0] >= -TOLERANCE
-    assert p[1] - p[0] <= config.alpha / 4 * (high - low) + TOLERANCE
+    verdict = gates.judge(evidence([low, high], [divergence] * 2), config)
+    for p in (np.float64(verdict.p), np.float64(verdict.p_raw)):
+        assert p[1] - p[0] >= -TOLERANCE
+        assert p[1] - p[0] <= config.alpha / 4 * (high - low) + TOLERANCE
+    raw = np.float64(verdict.p_raw)
+    least = config.alpha * (high - low) * min(raw * (1 - raw))  # the slope falls towards both ends
+    if least > TOLERANCE:
+        assert raw[1] > raw[0]
 
 
 @given(configs, single(-1, 1), single(0, 20), single(0, 20))
@@ -301,6 +306,15 @@ def test_p5_swapping_the_policies_mirrors_the_gap_and_p_and_its_mirror_are_at_mo
     assert (total <= 1 + TOLERANCE).all()
     free = (np.array(here.penalty) == 0) | (config.beta_div == 0)
     np.testing.assert_allclose(total[free], 1, atol=TOLERANCE)
+
+
+@given(pairs(), unbiased, st.floats(0, 0.4))
+def test_p5_clipped_alike_at_both_ends_p_and_its_mirror_are_at_most_1(pair, config, p_min):
+    config = config.model_copy(update={"p_min": p_min, "p_max": 1 - p_min})
+    here, there = verdict_of(pair, config), verdict_of(pair[::-1], config)
+    total = np.float64(here.p) + np.float64(there.p)
+    assert (total <= 1 + TOLERANCE).all()
+    np.testing.assert_allclose(total[np.array(here.penalty) == 0], 1, atol=TOLERANCE)
 
 
 @given(configs, single(-1, 1), single(0, 20))
@@ -344,16 +358,23 @@ def test_p8_a_row_does_not_see_the_others(pair, row):
         np.testing.assert_allclose(a[row], b[0], atol=1e-6)
 
 
-def test_p8_choices_are_drawn_at_rate_p_and_independently(rng):
-    """Hoeffding at 1e-6 for the rate, and the same for the product of two rows."""
-    draws = 40_000
-    margin = math.sqrt(math.log(2 / 1e-6) / (2 * draws))
-    p = jnp.array([0.05, 0.3, 0.95])
-    uniform = jnp.asarray(rng.random((draws, 3)), jnp.float32)
-    chosen = np.array(jax.vmap(gates.choose, (None, 0))(p, uniform))
+@given(numbers(0, 1, 3), st.integers(0, 2**32 - 1))
+def test_p8_choices_are_drawn_at_rate_p_and_independently(p, seed):
+    """Hoeffding at 1e-9 for the rate, and the same for the product of two rows."""
+    draws = 20_000
+    margin = math.sqrt(math.log(2 / 1e-9) / (2 * draws))
+    uniform = np.random.default_rng(seed).random((draws, 3), np.float32)
+    chosen = np.array(gates.choose(jnp.asarray(p)[None], jnp.asarray(uniform)))
     np.testing.assert_allclose(chosen.mean(0), p, atol=margin)
     together = (chosen[:, 1] & chosen[:, 2]).mean()
-    assert together == pytest.approx(0.3 * 0.95, abs=margin)
+    assert together == pytest.approx(float(p[1]) * float(p[2]), abs=margin)
+
+
+@given(pairs(), numbers(0, 1 - 2**-24, N), st.sampled_from([0, 1]))
+def test_p14_a_gate_whose_bounds_meet_at_an_end_always_chooses_one_policy(pair, uniform, end):
+    verdict = verdict_of(pair, ConfidenceGate(p_min=end, p_max=end))
+    np.testing.assert_array_equal(gates.choose(verdict.p, jnp.asarray(uniform)), [bool(end)] * N)
+    np.testing.assert_array_equal(gates.choose(verdict.p, None), [bool(end)] * N)
 
 
 @given(continuous(3), continuous(3))
@@ -405,17 +426,11 @@ def test_p12_policies_in_short_precision_agree_exactly_with_themselves(a, b):
     np.testing.assert_array_equal(seen.entropy, seen.entropy_partner)
 
 
-def test_p15_the_gate_teaches_nobody():
-    pi = {"h": Continuous(jnp.array([[0.1]]), jnp.array([[0.2]]))}
-    partner = Continuous(jnp.array([[0.5]]), jnp.array([[0.4]]))
-
-    def p(means):
-        other = {"h": partner.replace(mean=means[1])}
-        mine = {"h": pi["h"].replace(mean=means[0])}
-        return verdict_of((mine, other), ConfidenceGate()).p.sum()
-
-    gradient = jax.grad(p)(jnp.array([[[0.1]], [[0.5]]]))
-    np.testing.assert_array_equal(gradient, np.zeros((2, 1, 1)))
+@given(pairs(), configs)
+def test_p15_the_gate_teaches_nobody(pair, config):
+    gradient = jax.grad(lambda both: verdict_of(both, config).p.sum())(pair)
+    for leaf in jax.tree.leaves(gradient):
+        np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
 
 
 # Other gates and options
