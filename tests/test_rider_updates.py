@@ -141,6 +141,19 @@ def by_task(x, counting):
     return [np.mean([x[b, t] for b, t in counting if TASKS[b] == task]) for task in range(3)]
 
 
+def assert_by_task(metrics, expected, log_pi):
+    """Statistics of an update of AWAC are means over what counts of each task."""
+    for what, x in {
+        "loss": -expected.weight * log_pi,
+        "weight": expected.weight,
+        "advantage_magnitude": np.abs(expected.advantage),
+        "positive_share": expected.advantage > 0,
+    }.items():
+        np.testing.assert_allclose(
+            metrics.by_task[what], by_task(x, expected.counting), rtol=1e-3, err_msg=what
+        )
+
+
 def assert_same(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -208,15 +221,7 @@ def test_an_update_of_awac_equals_a_float64_loop_task_by_task(learnt, name):
     expected, metrics = float64_awac(learnt, name, learnt.value), learnt.metrics[name]
     assert float(metrics.means["loss"]) == pytest.approx(expected.loss, rel=RTOL)
     assert float(metrics.means["weight_max"]) == pytest.approx(expected.weight.max(), rel=1e-3)
-    for what, x in {
-        "loss": -expected.weight * learnt.log_pi[name],
-        "weight": expected.weight,
-        "advantage_magnitude": np.abs(expected.advantage),
-        "positive_share": expected.advantage > 0,
-    }.items():
-        np.testing.assert_allclose(
-            metrics.by_task[what], by_task(x, expected.counting), rtol=1e-3, err_msg=what
-        )
+    assert_by_task(metrics, expected, learnt.log_pi[name])
     scale = learnt.after[name].scale
     np.testing.assert_allclose(
         np.stack([scale.low, scale.high], 1), list(expected.scale.values()), rtol=RTOL
@@ -246,15 +251,7 @@ def test_imagined_returns_end_replayed_ones_and_only_the_rows_that_have_them_cou
 
 def test_the_default_equals_a_float64_loop_on_its_first_batch_and_on_later_ones(learnt):
     def assert_equal(state, metrics, expected):
-        for what, x in {
-            "loss": -expected.weight * learnt.log_pi["default"],
-            "weight": expected.weight,
-            "advantage_magnitude": np.abs(expected.advantage),
-            "positive_share": expected.advantage > 0,
-        }.items():
-            np.testing.assert_allclose(
-                metrics.by_task[what], by_task(x, expected.counting), rtol=1e-3, err_msg=what
-            )
+        assert_by_task(metrics, expected, learnt.log_pi["default"])
         assert float(metrics.means["loss"]) == pytest.approx(expected.loss, rel=1e-3)
         squares = list(expected.square.values())
         np.testing.assert_allclose(state.mean_square.value, squares, rtol=RTOL)
