@@ -16,7 +16,7 @@ SIGNS: Mapping[str, str] = {
     "dormant, critic": "dormant/critic",
     "dormant, reward": "dormant/reward",
     "effective rank": "effective_rank",
-    "singular values for 99 %": "srank",
+    "srank": "srank",
     "weights": f"norm/weight/{SHARED}",
     "gradient": f"norm/gradient/{SHARED}",
     "update": f"norm/update/{SHARED}",
