@@ -58,6 +58,7 @@ class Study:
     env_steps: of a life.
     labels: label -> overrides.
     pairs: (task, label) in the order of the table.
+    once: labels that the first seed put aside, and that no further one lives.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Study:
     seeds: int
     labels: dict[str, tuple[str, ...]]
     pairs: tuple[tuple[str, str], ...]
+    once: tuple[str, ...] = ()
 
     @property
     def has_plans(self) -> bool:
@@ -76,6 +78,8 @@ class Study:
         """Seed by seed, so that an early stop leaves whole rows."""
         for seed in range(self.seeds):
             for task, label in self.pairs:
+                if seed and label in self.once:
+                    continue
                 yield Piece(self.name, task, label, seed, self.env_steps, self.labels[label])
 
 
@@ -129,11 +133,12 @@ STUDIES = (
     Study(
         "awac_default",
         "Which advantage and which weights should the AWAC rider have? It leads the life, on tasks "
-        "that are reported nowhere else.",
+        "that are reported nowhere else. Settings that one life put aside have one seed.",
         40_000,
         2,
         AWAC_SETTINGS,
         tuple((task, label) for task in (REACHER, FINGER) for label in AWAC_SETTINGS),
+        once=("rms_exp", "l0.8_rms_exp_b0.1", "l0_rms_exp_b0.3", "l0_rms_exp_b0.1"),
     ),
     Study(
         "gate_sweep",
