@@ -49,10 +49,10 @@ def pairs(draw):
     heads = {}
     kinds = draw(st.sampled_from(["a", "b", "ab"]))
     if "a" in kinds:
-        dims = draw(st.integers(1, 6))
+        dims = draw(st.sampled_from([1, 3, 6]))
         heads["a"] = continuous(dims)
     if "b" in kinds:
-        classes = draw(st.integers(2, 17))
+        classes = draw(st.sampled_from([2, 5, 17]))
         heads["b"] = categorical(classes)
     return tuple({name: draw(head) for name, head in heads.items()} for _ in range(2))
 
@@ -87,6 +87,7 @@ def sigmoid(x):
 
 def float64_gate(pair, c):
     """The algorithm on one row after another, in float64 and without a vector in sight."""
+    pair = jax.tree.map(np.array, pair)  # jax is slow at single numbers
     each = lambda dims: 1 if c.divergence == "sum" else dims
     found = []
     for n in range(N):
