@@ -35,7 +35,9 @@ from continual.errors import UserError, nearest
 from continual.files import write_atomically
 from eval.as_json import null_for_nan
 from eval.compare_page import write_comparison
+from eval.comparison import HEADLINES
 from eval.findings import find
+from eval.metrics import CAME_BACK
 from eval.records import EpisodeRecord
 from eval.run_folder import RecordedRun, load_run
 
@@ -266,7 +268,7 @@ def cells_on_one_task(found: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-JUDGED = ("average performance", "forgetting", "forgetting, when a task came back")
+JUDGED = (*HEADLINES, CAME_BACK)
 OVER_PHASES = (*(column for name in JUDGED for column in (name, "each seed")), "choice rate")
 
 

@@ -20,10 +20,10 @@ from eval.as_json import null_for_nan
 from eval.comparison import HEADLINES, Comparison, Difference, Group, compare
 from eval.judged import mean_of
 from eval.matrix import Matrix
+from eval.metrics import CAME_BACK
 from eval.page import ground_of, make_environment
 from eval.statistics import FEWEST_LIVES, MOST_ENUMERATED, Estimate, Summary
 
-CAME_BACK = "forgetting, when a task came back"
 GATE_SHOWN = ("p", "chosen", "entropy_gap", "divergence", "penalty")
 
 

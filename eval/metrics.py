@@ -30,6 +30,8 @@ from eval.judged import (
     mean_over_tasks,
 )
 
+CAME_BACK = "forgetting, when a task came back"
+
 
 def average_performance(judged: Judged) -> Metric:
     """A_K = (1/N) sum_i z[K, i]: all tasks, also those not yet trained.
@@ -120,7 +122,7 @@ def forgetting_before_return(judged: Judged) -> Metric:
             left_out[task] = NEVER_BACK
     return mean_over_tasks(
         judged,
-        "forgetting, when a task came back",
+        CAME_BACK,
         matrix_metrics.forgetting_before_return(judged.z, judged.trained, _taught(judged)),
         left_out,
         "mean over tasks i, and over the phases l that taught i, after which come other tasks and "

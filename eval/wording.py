@@ -10,6 +10,8 @@ import numpy as np
 from eval.autopsy import TaskAutopsy
 from eval.findings import ACTOR, GATED, RANDOM, Findings, Outcome, normalised
 from eval.gate_behaviour import domain_of
+from eval.judged import Metric
+from eval.metrics import CAME_BACK
 from eval.run_folder import RecordedRun
 
 SPELLED_OUT = 4  # with more tasks than these a sentence names the extremes only
@@ -112,12 +114,8 @@ def _learned(f: Findings) -> str:
 def _remained(f: Findings) -> str:
     when = "the run" if f.last == len(f.run.plan) else f"phase {f.last}"
     lost = [o for o in f.outcomes if not math.isnan(o.forgotten)]
-    if not lost and not math.isnan(mean := _metric(f, "forgetting")):
-        return (
-            f"By the end of {when} the last task, trained before as well, stands "
-            f"{score(abs(mean))} {'below' if mean > 0 else 'above'} the ends of its phases, in "
-            f"normalised return{_came_back(f)}."
-        )
+    if not lost and (again := _trained_again(f)):
+        return f"By the end of {when} {again}{_came_back(f)}."
     if not lost:
         reasons = sorted({o.reason for o in f.outcomes if o.reason})
         return (
@@ -138,15 +136,27 @@ def _remained(f: Findings) -> str:
 
 def _came_back(f: Findings) -> str:
     """What the end of the life no longer shows, because it was learnt again."""
-    lost = _metric(f, "forgetting, when a task came back")
+    lost = _metric(f, CAME_BACK).value
     if math.isnan(lost):
         return ""
     went = f"lost {score(lost)}" if lost >= 0 else f"gained {score(-lost)}"
     return f"; when a task came back it had {went} of normalised return"
 
 
-def _metric(f: Findings, name: str) -> float:
-    return next(m.value for m in f.metrics if m.name == name)
+def _trained_again(f: Findings) -> str:
+    """Where only the task of the last phase can have been forgotten: how it moved meanwhile."""
+    forgetting, last = _metric(f, "forgetting"), f.run.trained[f.last - 1]
+    if [i for i in range(len(f.run.tasks)) if i not in forgetting.left_out] != [last]:
+        return ""
+    where = "below" if forgetting.value > 0 else "above"
+    return (
+        f"{f.run.tasks[last]}, which was trained in earlier phases too, stands "
+        f"{score(abs(forgetting.value))} {where} the ends of its phases, in normalised return"
+    )
+
+
+def _metric(f: Findings, name: str) -> Metric:
+    return next(m for m in f.metrics if m.name == name)
 
 
 def _went(forgotten: float) -> str:

@@ -107,6 +107,24 @@ def test_page_begins_with_the_answer_in_three_sentences_of_its_own_numbers(run: 
     assert f"{wording.percent(f.lived[0].chosen)} of decisions (phase 1, {CUP})" in sentences[2]
 
 
+def test_answer_says_what_training_again_made_good_and_how_a_control_moved(tmp_path: Path):
+    back = find(load_run(SyntheticRun(tmp_path / "back", plan=(CUP, WALKER, CUP)).write()))
+    (lost,) = [m.value for m in back.metrics if m.name == "forgetting, when a task came back"]
+    assert f"when a task came back it had lost {wording.score(lost)}" in wording.answer(back)[1]
+    control = find(load_run(SyntheticRun(tmp_path / "control", plan=(CUP, CUP)).write()))
+    said = wording.answer(control)[1]
+    assert f"{CUP}, which was trained in earlier phases too, stands" in said
+    assert "came back" not in said
+    # Unless it is told who the random agent is, nothing is said of one task in the name of all.
+    unknown = SyntheticRun(tmp_path / "unknown", plan=(CUP, WALKER))
+    unknown.write()
+    records = tmp_path / "unknown" / "records" / "episodes.jsonl"
+    kept = [x for x in records.read_text().splitlines() if '"policy":"random"' not in x]
+    assert len(kept) < len(records.read_text().splitlines())
+    records.write_text("".join(f"{line}\n" for line in kept))
+    assert "cannot be measured" in wording.answer(find(load_run(tmp_path / "unknown")))[1]
+
+
 def test_forgotten_share_is_the_lost_part_of_the_gain_over_random(run: Path):
     f = find(load_run(run))
     cup, walker, crafter = f.outcomes
