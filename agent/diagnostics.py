@@ -53,22 +53,20 @@ def dormant_share(activations: Float[Array, "n U"], tau: float = DORMANT) -> Flo
     return (score <= tau * score.mean()).mean()
 
 
-def effective_rank(features: Float[Array, "n F"]) -> Float[Array, ""]:
-    """exp of the entropy, in nats, of the singular values over their sum; 0 where all are 0.
+def effective_rank(values: Float[Array, " k"]) -> Float[Array, ""]:
+    """exp of the entropy, in nats, of singular values over their sum; 0 where all are 0.
 
     Source: Roy & Vetterli 2007, Definition 1.
     """
-    values = jnp.linalg.svd(features, compute_uv=False)
     share = values / jnp.maximum(values.sum(), TINY)
     return jnp.where(values.sum() > 0, jnp.exp(jax.scipy.special.entr(share).sum()), 0.0)
 
 
-def srank(features: Float[Array, "n F"], share: float = RANK_SHARE) -> Float[Array, ""]:
-    """The fewest singular values whose sum is at least `share` of the sum of all.
+def srank(values: Float[Array, " k"], share: float = RANK_SHARE) -> Float[Array, ""]:
+    """The fewest singular values, the largest first, whose sum is at least `share` of that of all.
 
     Source: Kumar et al. 2021 (arXiv:2010.14498), who call it effective rank too.
     """
-    values = jnp.linalg.svd(features, compute_uv=False)
     total = values.sum()
     return jnp.where(total > 0, 1 + (jnp.cumsum(values) < share * total).sum(), 0)
 
@@ -124,8 +122,9 @@ def make_diagnose(model: Model, config: AgentConfig) -> Diagnose:
             for owner, norm in norms_by_owner(tree).items():
                 means[f"norm/{kind}/{owner}"] = jnp.where(present[owner], norm, jnp.nan)
         feature = features[0].reshape(-1, features.shape[-1])
-        means["effective_rank"] = effective_rank(feature)
-        means["srank"] = srank(feature).astype(jnp.float32)
+        singular = jnp.linalg.svd(feature, compute_uv=False)
+        means["effective_rank"] = effective_rank(singular)
+        means["srank"] = srank(singular).astype(jnp.float32)
         networks: dict[str, tuple[PolicyHead | ScalarHead, str]] = {
             "actor": (model.actor, "pol"),
             "critic": (model.critic, "val"),

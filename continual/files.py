@@ -35,9 +35,15 @@ def failed(path: Path, doing: str, error: OSError) -> UserError:
 
 def write_atomically(path: Path, text: str) -> None:
     """Put a text file in place for good: all of the text or what was there before."""
-    replace_file(path, text.encode(), durable=True)
-    with named(path, "make durable"):
-        sync_path(path.parent)
+    put_file(path, text.encode(), durable=True)
+
+
+def put_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Put a small file in place, and, if durable, its name: all of it, or what was there before."""
+    replace_file(path, content, durable=durable)
+    if durable:
+        with named(path, "make durable"):
+            sync_path(path.parent)
 
 
 def replace_file(path: Path, content: bytes | memoryview, *, durable: bool) -> None:

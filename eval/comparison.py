@@ -370,6 +370,5 @@ def _difference(first: Group, group: Group, metric: str, rng: np.random.Generato
     if len(found.differences) < FEWEST_LIVES:
         return found
     low, high = mean_interval(found.differences)
-    p = sign_flip_test(found.differences, rng)
-    least = least_p(len(found.differences))
-    return replace(found, low=low, high=high, p=p.p_value, least_p=least)
+    p = sign_flip_test(found.differences, rng).p_value
+    return replace(found, low=low, high=high, p=p, least_p=least_p(len(found.differences)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from continual.files import named
+from continual.files import named, put_file
 from storage import files
 from storage.batch import STEP
 from storage.block import Layout, checksum
@@ -224,7 +224,7 @@ class ChunkFiles:
             path = self._layout.path(name, index)
             if files.is_shared(path):
                 content = files.read_file(path, self._layout.nbytes(name)).tobytes()
-                files.put_file(path, content, durable=True)
+                put_file(path, content, durable=True)
 
     def _write_at(self, path: Path, values: np.ndarray, offset: int) -> None:
         with files.closing(files.open_for_writing(path)) as descriptor:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import UserError
+from continual.files import put_file
 from storage import files
 from storage.batch import Column
 from storage.block import Block, Layout
@@ -70,7 +71,7 @@ def save_commit(folder: Path, commit: Commit) -> int:
     """
     text = json.dumps(vars(commit), separators=(",", ":"))
     total = zlib.crc32(text.encode())
-    files.put_file(record_path(folder, commit.number), f"{total}\n{text}\n".encode(), durable=True)
+    put_file(record_path(folder, commit.number), f"{total}\n{text}\n".encode(), durable=True)
     return total
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from continual.files import named
+from continual.files import named, put_file
 from storage import commits, files
 from storage.block import Block, Layout
 from storage.chunks import ChunkFiles
@@ -38,7 +38,7 @@ def fork_replay(source: Path, cursor: Mapping[str, Any], target: Path) -> None:
     names = [commits.undo_path(source, number) for number in later]
     for path in (*names, commits.record_path(source, commit.number)):
         content = files.read_file(path).tobytes()
-        files.put_file(target / COMMITS / path.name, content, durable=True)
+        put_file(target / COMMITS / path.name, content, durable=True)
 
 
 def bring_stream(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from continual.errors import UserError
-from continual.files import failed, named, replace_file, sync_path
+from continual.files import failed, named
 
 # Where another machine's changes are seen late, or locks do not hold.
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "glusterfs", "beegfs", "gpfs", "afs"}
@@ -146,14 +146,6 @@ def is_shared(path: Path) -> bool:
     """Whether a file has another name as well."""
     with named(path, "look at"):
         return path.stat().st_nlink > 1
-
-
-def put_file(path: Path, content: bytes, *, durable: bool) -> None:
-    """Put a small file in place: all of it, or what was there before."""
-    replace_file(path, content, durable=durable)
-    if durable:
-        with named(path, "make durable"):
-            sync_path(path.parent)
 
 
 def sync_data(paths: Iterable[Path]) -> None:

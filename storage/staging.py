@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import UserError
-from continual.files import LOCK, named
+from continual.files import LOCK, named, put_file
 from storage import commits, files
 from storage.batch import STEP
 from storage.block import Block, Layout
@@ -101,7 +101,7 @@ class Home:
         if not log.exists():
             return set()
         content = files.read_file(log).tobytes()
-        files.put_file(commits.undo_path(self._folder, last.number), content, durable=True)
+        put_file(commits.undo_path(self._folder, last.number), content, durable=True)
         lengths = [state["length"] for state in commit.streams]
         return {
             (old.stream, block)

@@ -23,9 +23,8 @@ from typing import Any
 import zarr
 
 from continual.errors import UserError
-from continual.files import LOCK, PARTIAL, named
+from continual.files import LOCK, PARTIAL, named, put_file
 from storage.batch import STEP, Schema
-from storage.files import put_file
 
 FORMAT = "continual.replay"
 VERSION = 2

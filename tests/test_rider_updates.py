@@ -55,7 +55,7 @@ def learnt(carried):
 
     Attributes:
       before, after: name -> state; metrics: name -> those of its update.
-      again: (name, batch, latent, before) -> state and metrics of the same update on other data.
+      again: (name, batch, latent, state) -> state and metrics of the same update on other data.
       value, log_pi: v_slow(s_t) and name -> ln pi(a_t | s_t), [B, T] in float64.
     """
     agent, state = carried
@@ -69,7 +69,7 @@ def learnt(carried):
     }
     for name in ("report", "one_step", "imagined"):
         before[name] = before[name].replace(scale=ReturnScale(low, high))
-    old = before = jax.tree.map(np.array, before)
+    before = jax.tree.map(np.array, before)
     batch = random_batch(rng, agent.config, TASKS, length=LENGTH, frames=0)
     is_last, is_terminal = np.zeros((2, len(TASKS), LENGTH), bool)
     is_last[[0, 1, 2, 3], [4, 1, 3, 2]] = True
@@ -81,8 +81,8 @@ def learnt(carried):
     latent = Latent(deter, np.eye(agent.config.model.classes, dtype=np.float32)[classes])
     imagined_return = rng.normal(size=(len(TASKS), LAST)).astype(np.float32)
 
-    def again(name, batch=batch, latent=latent, before=None):
-        own = jax.tree.map(jnp.array, old[name] if before is None else before)  # consumed
+    def again(name, batch=batch, latent=latent, state=None):
+        own = jax.tree.map(jnp.array, before[name] if state is None else state)  # consumed
         handout = Handout(latent, {}, imagined_return)
         return agent.riders[name].update(own, learner, batch, handout, update_key(0, 0))
 
@@ -266,7 +266,7 @@ def test_the_default_equals_a_float64_loop_on_its_first_batch_and_on_later_ones(
     known = {0: 0.5, 1: 20.0, 2: 3.0}
     before = learnt.before["default"]
     square = MeanSquare(np.array([*known.values()], np.float32), np.ones(3, bool))
-    again = learnt.again("default", before=before.replace(mean_square=square))
+    again = learnt.again("default", state=before.replace(mean_square=square))
     assert_equal(*again, float64_awac(learnt, "default", learnt.value, square=known))
 
 

@@ -245,7 +245,12 @@ def test_a_disk_that_is_really_full_loses_nothing_and_goes_on_once_there_is_room
             r"cannot write: No space left on device, [\d,]+ bytes free; make",
         ),
         # Of the file the first, of the name in its folder the second.
-        ("fsync", 1, errno.ENOSPC, "cannot (write|make durable): No space left"),
+        (
+            "fsync",
+            1,
+            errno.ENOSPC,
+            {True: "cannot write: No space left", False: "cannot make durable: No space left"},
+        ),
     ],
 )
 @pytest.mark.parametrize("is_first", [True, False])
@@ -262,7 +267,8 @@ def test_a_commit_that_fails_leaves_the_one_before(
     with monkeypatch.context() as patch:
         after = 0 if is_first else later
         patch.setattr(f"os.{call}", failing(number, after)(getattr(os, call)))
-        with pytest.raises(UserError, match=said) as caught:
+        expected_words = said[is_first] if isinstance(said, dict) else said
+        with pytest.raises(UserError, match=expected_words) as caught:
             replay.commit()
     assert "\n" not in str(caught.value)
     replay.close()
