@@ -17,12 +17,12 @@ from agent.normaliser import ReturnScale, update_return_scale
 from agent.returns import replay_returns
 from continual.envs.interface import union
 from tests import reference as ref
-from tests.agent_cases import ALL, CRAFTER, CUP, WALKER, blank, drawn, random_batch, tiny
+from tests.agent_cases import ALL, CUP, blank, drawn, random_batch, tiny
+from tests.reference_dreams import WORLDS, dream
 
 RTOL = 1e-4
 LENGTH, LAST, HORIZON = 5, 3, 3
 TASKS = [2, 0, 1]  # crafter, cup, walker
-WORLDS = (CUP, WALKER, CRAFTER)
 FREE = 1.4
 CONV = {"image_code": "conv", "depth": 1, "vector_layers": 2, "prior_layers": 2}
 
@@ -63,19 +63,6 @@ def float64_losses(config, params, slow, scale, batch, key):
     uniform = np.array(
         noise.uniform(noise.row_keys(observe_key, batch.draw), (LENGTH, model.stoch)), np.float64
     )
-    rows = noise.row_keys(imagine_key, batch.draw)
-    dream_keys = noise.split(rows, LAST).T.reshape(-1)
-    prior_keys, *head_keys = noise.split(dream_keys, 1 + len(ALL.heads))
-    prior_noise = np.array(noise.uniform(prior_keys, (HORIZON, model.stoch)), np.float64)
-    head_noise = {
-        head.name: np.array(
-            noise.normal(keys, (HORIZON, head.size))
-            if head.kind == "continuous"
-            else noise.uniform(keys, (HORIZON,)),
-            np.float64,
-        )
-        for head, keys in zip(ALL.heads, head_keys, strict=True)
-    }
     gamma, lambda_ = config.imagination.gamma, config.imagination.lambda_
 
     names = ("reconstruction", "reward", "continue", "dynamics", "representation")
@@ -128,66 +115,12 @@ def float64_losses(config, params, slow, scale, batch, key):
                 error = picture - batch.frames[b, t] / 255
                 out["reconstruction"][b, t] += (error**2).sum()
 
-    # Imagination: dreams of a sequence stand side by side.
-    dreams = size * LAST
-    returns, values, weights, log_pi, entropies = (
-        np.zeros((dreams, HORIZON + 1)) for _ in range(5)
-    )
-    imagined = []
-    for m in range(dreams):
-        b, t = m // LAST, LENGTH - LAST + m % LAST
-        world = WORLDS[TASKS[b]]
-        kinds = {h.name: h.kind for h in world.heads}
-        deter, stoch = states[b, t]
-        seen = []
-        for step in range(HORIZON + 1):
-            feature = np.concatenate([deter, stoch.ravel()])
-            seen.append(feature)
-            if step == HORIZON:
-                break
-            pi, action = ref.policy(feature, params["pol"], kinds), {}
-            for name, p in pi.items():
-                drawn = head_noise[name][m, step]
-                if "prob" in p:
-                    action[name] = np.eye(len(p["prob"]))[ref.draw(p["prob"], drawn)]
-                else:
-                    action[name] = p["mean"] + p["std"] * drawn
-                log_pi[m, step] += ref.log_prob(p, action[name])
-                entropies[m, step] += ref.entropy(p)
-            deter = ref.recurrence(deter, stoch, action, params["dyn"], model.blocks)
-            stoch = ref.draw_latent(
-                ref.prior(deter, params["dyn"], model.stoch), prior_noise[m, step]
-            )
-        imagined.append(seen)
-        reward = [ref.twohot_mean(ref.head(f, params["rew"])) for f in seen]
-        going_on = [float(ref.sigmoid(ref.head(f, params["con"])[0])) for f in seen]
-        values[m] = [ref.twohot_mean(ref.head(f, params["val"])) for f in seen]
-        returns[m] = ref.lambda_returns(reward, going_on, values[m], lambda_)
-        weights[m] = np.cumprod(going_on)
+    starts = [states[b, t] for b in range(size) for t in range(LENGTH - LAST, LENGTH)]
+    rows = noise.row_keys(imagine_key, batch.draw)
+    dreamt = dream(config, params, slow, scale, TASKS, starts, rows)
+    out |= {"policy": dreamt.policy, "value": dreamt.value}
 
-    moved, policy, value = {}, np.zeros((dreams, HORIZON)), np.zeros((dreams, HORIZON))
-    for b, task in enumerate(TASKS):
-        mine = slice(b * LAST, (b + 1) * LAST)
-        rate = config.imagination.return_rate / size  # each world has one sequence of three
-        low, high = ref.moved_scale(
-            float(scale.low[task]), float(scale.high[task]), returns[mine, :-1], rate
-        )
-        moved[task] = low, high
-        spread = max(1.0, high - low)
-        for m in range(mine.start, mine.stop):
-            for step in range(HORIZON):
-                advantage = (returns[m, step] - values[m, step]) / spread
-                bonus = config.imagination.entropy * entropies[m, step]
-                policy[m, step] = -weights[m, step] * (log_pi[m, step] * advantage + bonus)
-                feature = imagined[m][step]
-                logits = ref.head(feature, params["val"])
-                near = ref.twohot_mean(ref.head(feature, slow))
-                value[m, step] = weights[m, step] * (
-                    ref.twohot_loss(logits, returns[m, step]) + ref.twohot_loss(logits, near)
-                )
-    out |= {"policy": policy, "value": value}
-
-    bootstrap = returns[:, 0].reshape(size, LAST)
+    bootstrap = dreamt.returns[:, 0].reshape(size, LAST)
     out["replay_value"] = np.zeros((size, LAST))
     for b in range(size):
         columns = slice(LENGTH - LAST, LENGTH)
@@ -206,7 +139,9 @@ def float64_losses(config, params, slow, scale, batch, key):
                 near = ref.twohot_mean(ref.head(features[b, t], slow))
                 out["replay_value"][b, k] = ref.twohot_loss(logits, replayed[k])
                 out["replay_value"][b, k] += ref.twohot_loss(logits, near)
-    return SimpleNamespace(losses=out, features=features, imagined_return=bootstrap, scale=moved)
+    return SimpleNamespace(
+        losses=out, features=features, imagined_return=bootstrap, scale=dreamt.scale
+    )
 
 
 LOSSES = (

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agent import noise
 from agent.agent import make_agent
 from agent.config import AwacConfig
 from agent.learner import Handout, update_key
@@ -17,7 +18,8 @@ from agent.normaliser import ReturnScale
 from agent.riders.awac import MeanSquare, advantage_weight, awac_loss, replayed_advantages
 from agent.rssm import Latent
 from tests import reference as ref
-from tests.agent_cases import ALL, CRAFTER, CUP, REPORT, WALKER, drawn, random_batch, tiny
+from tests.agent_cases import ALL, REPORT, drawn, random_batch, tiny
+from tests.reference_dreams import WORLDS, dream
 
 RTOL = 1e-4
 RIDERS = {
@@ -29,7 +31,6 @@ RIDERS = {
     "slow": {"kind": "ema", "rate": 0.25},
     "twin": {"kind": "twin"},
 }
-WORLDS = (CUP, WALKER, CRAFTER)
 TASKS = [2, 0, 1, 0]
 LENGTH, LAST = 6, 3
 FIRST_BATCH = dict.fromkeys(range(3))  # of interfaces whose deviation is not known yet
@@ -67,7 +68,7 @@ def learnt(carried):
     before = {
         name: rider.replace(params=drawn(rider.params, rng)) for name, rider in state.riders.items()
     }
-    for name in ("report", "one_step", "imagined"):
+    for name in ("report", "one_step", "imagined", "twin"):
         before[name] = before[name].replace(scale=ReturnScale(low, high))
     before = jax.tree.map(np.array, before)
     batch = random_batch(rng, agent.config, TASKS, length=LENGTH, frames=0)
@@ -112,13 +113,13 @@ def learnt(carried):
         imagined_return=imagined_return,
         value=value,
         log_pi=log_pi,
-        imagination=agent.config.imagination,
+        config=agent.config,
     )
 
 
 def float64_awac(learnt, name, bootstrap, rows=slice(None), square=FIRST_BATCH):
     """What one rider's update should come to on some rows of the batch."""
-    batch, imagination = learnt.batch, learnt.imagination
+    batch, imagination = learnt.batch, learnt.config.imagination
     config = AwacConfig.model_validate(RIDERS[name])
     lambda_ = imagination.lambda_ if config.lambda_ is None else config.lambda_
     return ref.awac(
@@ -196,7 +197,7 @@ def test_advantages_and_weights_equal_a_float64_loop(learnt):
     value, log_pi = (jnp.asarray(x, jnp.float32) for x in (learnt.value, learnt.log_pi["report"]))
     advantages, scale, _ = jax.jit(replayed_advantages, static_argnums=(8, 9))(
         *(batch.reward, batch.is_last, batch.is_terminal, value, value, jnp.array(TASKS)),
-        *(before.scale, before.mean_square, "percentile", learnt.imagination),
+        *(before.scale, before.mean_square, "percentile", learnt.config.imagination),
     )
     counts = np.zeros(batch.reward.shape, bool)
     counts[tuple(np.transpose(expected.counting))] = True
@@ -288,6 +289,33 @@ def test_a_slow_copy_is_three_parts_itself_and_one_part_actor(learnt):
     old, new = leaves(learnt.before["slow"].params), leaves(learnt.after["slow"].params)
     for a, b, actor in zip(old, new, leaves(learnt.learner.params["pol"]), strict=True):
         np.testing.assert_allclose(b, 0.75 * a + 0.25 * actor, rtol=1e-5, atol=1e-7)
+
+
+def test_a_twin_learns_the_policy_loss_of_dreams_of_its_own(learnt):
+    starts = [
+        (ref.array(learnt.latent.deter[b, t]), ref.array(learnt.latent.stoch[b, t]))
+        for b in range(len(TASKS))
+        for t in range(LENGTH - LAST, LENGTH)
+    ]
+    twin = learnt.before["twin"]
+    expected = dream(
+        learnt.config,
+        {**learnt.learner.params, "pol": twin.params},
+        learnt.learner.slow,
+        twin.scale,
+        TASKS,
+        starts,
+        noise.row_keys(update_key(0, 0), learnt.batch.draw),
+    )
+    found = learnt.metrics["twin"]
+    assert float(found.means["loss"]) == pytest.approx(expected.policy.mean(), rel=RTOL)
+    assert float(found.means["actor_entropy"]) == pytest.approx(expected.entropy.mean(), rel=RTOL)
+    task_of = np.repeat(TASKS, LAST)
+    for task, (low, high) in expected.scale.items():
+        own = expected.policy[task_of == task].mean()
+        assert float(found.by_task["loss"][task]) == pytest.approx(own, rel=RTOL)
+        assert float(learnt.after["twin"].scale.low[task]) == pytest.approx(low, rel=RTOL)
+        assert float(learnt.after["twin"].scale.high[task]) == pytest.approx(high, rel=RTOL)
 
 
 def test_a_twins_statistics_are_means_of_all_dreams_and_of_those_of_a_tasks_own_sequences(learnt):
