@@ -13,9 +13,30 @@ from eval.crafter_score import ACHIEVEMENTS
 from eval.findings import Findings
 from eval.judged import Metric
 
+NULLS: Mapping[str, str] = {
+    "returns": "not judged at the end of that phase",
+    "normalised": "not judged at the end of that phase, or the task has no scale: see scales",
+    "average_performance": "nothing was judged at the end of that phase",
+    "average_performance_seen": "nothing was judged at the end of that phase, or nothing trained",
+    "drops": "before the end of the task's own phase, or not judged, or the task has no scale",
+    "gate": "the gate took no decision there, or does not record that; latency: the choice rate "
+    "never left the band of the episodes before, or there were fewer than two of them; alarm: "
+    "fewer than two episodes on a side; regret: not judged with the gate and without",
+    "health": "not recorded in that phase's newest diagnosis",
+    "crafter": "no whole episode of that kind",
+    "areas": "not trained yet, or not judged inside its first phase, or the task has no scale",
+    "reference_areas": "no single-task reference, or not judged inside its phase, or no scale",
+    "policies": "sd: fewer than two episodes; mean: not judged",
+    "curves": "sd: fewer than two episodes",
+}
+
 
 def to_json(f: Findings) -> dict[str, Any]:
-    """All numbers of the report, for other programs. NaN is null; its reason stands beside it."""
+    """All numbers of the report, for other programs.
+
+    NaN is null. Metrics, scales, outcomes and survival say why beside it; `reasons` says of the
+    other tables what a null in them means.
+    """
     run = f.run
     numbers = {
         "schema": 1,
@@ -40,7 +61,11 @@ def to_json(f: Findings) -> dict[str, Any]:
             "while_living": [asdict(g) for g in f.lived],
             "when_judged": [[asdict(g) for g in row] for row in f.judged],
             "regret": f.regret.tolist() if f.regret is not None else [],
-            "switches": [asdict(switch) for switch in f.switches],
+            "switches": [
+                asdict(switch) | {"shift": switch.shift, "alarm": switch.alarm}
+                for switch in f.switches
+            ],
+            "alarms": [asdict(kind) for kind in f.alarms],
         }
         if f.has_gate
         else {},
@@ -60,6 +85,7 @@ def to_json(f: Findings) -> dict[str, Any]:
         },
         "areas": f.areas.tolist(),
         "reference_areas": f.reference_areas.tolist(),
+        "reasons": NULLS,
         "policies": [asdict(column) for column in f.side_by_side],
         "curves": {
             task: {

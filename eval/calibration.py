@@ -104,15 +104,16 @@ class Calibration(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """How well p tells which policy should act; ties say nothing and are left out.
+    """How well p tells which policy should act.
 
     Attributes:
-      forks, ties: how many; the numbers below are of the others.
+      forks, ties: how many. Ties have no label: share, AUROC and Brier score are of the others.
       partner_share: of them in which the partner returned more.
       auroc: chance that p is higher where the partner returned more than where the actor did; 1/2
         knows nothing.
       brier: mean of (p - label)^2; 0 is sure and right, 1/4 is p = 1/2 everywhere.
-      gain: mean of (partner - actor).
+      gain: mean of (partner - actor) over all forks.
+      reason: why some of these are NaN; empty otherwise.
     """
 
     forks: int
@@ -121,6 +122,7 @@ class Verdict:
     auroc: float
     brier: float
     gain: float
+    reason: str = ""
 
 
 def judge_forks(forks: Sequence[Fork]) -> Verdict:
@@ -129,6 +131,13 @@ def judge_forks(forks: Sequence[Fork]) -> Verdict:
     p = np.array([f.p for f in forks], np.float64)
     counts = differences != 0
     label = differences[counts] > 0
+    reason = ""
+    if not len(forks):
+        reason = "nothing was forked"
+    elif not label.size:
+        reason = "no two branches returned differently"
+    elif label.all() or not label.any():
+        reason = f"the {'partner' if label.all() else 'actor'} returned more in every fork"
     return Verdict(
         forks=len(forks),
         ties=int((~counts).sum()),
@@ -136,6 +145,7 @@ def judge_forks(forks: Sequence[Fork]) -> Verdict:
         auroc=auroc(p[counts], label),
         brier=brier(p[counts], label),
         gain=float(differences.mean()) if len(differences) else math.nan,
+        reason=reason,
     )
 
 

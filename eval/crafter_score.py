@@ -44,18 +44,24 @@ ACHIEVEMENTS = (
 _ASIDE = ("length", "reward")  # of an episode, in the files that Crafter writes
 
 
-def success_rates(episodes: Iterable[Mapping[str, float]]) -> NDArray[np.float64]:
+def success_rates(
+    episodes: Iterable[Mapping[str, float]], budget: float | None = None
+) -> NDArray[np.float64]:
     """Share of episodes in percent in which each achievement was unlocked once or more, [22].
 
     Args:
       episodes: of one life; achievement -> times it was done, by our names or by those of Crafter's
         own files (`achievement_collect_coal`), whose lines may be given as they are. NaN everywhere
         without any.
+      budget: of environment steps, each episode's `length` added up; those that end later do not
+        count. None: all count.
     Raises:
       ValueError: a name that is no achievement, which would otherwise count as never done.
     """
-    done = []
+    done, steps = [], 0.0
     for counts in episodes:
+        if budget is not None and (steps := steps + counts["length"]) > budget:
+            break
         by_name = {
             name.removeprefix("achievement_"): times
             for name, times in counts.items()
@@ -137,6 +143,8 @@ def judged_success_rates(
     """Success rates of the newest evaluation of a policy at a phase's end, [22]."""
     newest: dict[int, list[Mapping[str, int]]] = {}
     for r in records:
+        if r.variant or r.cut:
+            continue
         if (r.when, r.task, r.policy, r.action_mode) == ("end", task, policy, mode):
             newest.setdefault(r.phase, []).append(r.extras.get("achievements", {}))
     return success_rates(newest[max(newest)] if newest else [])

@@ -34,7 +34,7 @@ from eval.judged import (
     mean_of,
     mean_over_tasks,
 )
-from eval.matrix import Vector
+from eval.matrix import NARROW, Vector
 
 # Of a phase. Where evaluations lie further apart, none is the last before a switch in CORA's sense,
 # or just after one in that of De Lange et al.
@@ -77,9 +77,11 @@ def single_task_transfer(judged: Judged) -> Metric:
             left_out[task] = NO_REFERENCE
         elif judged.curves:
             gained[task] = transfer_against_reference(own[task], alone[task])
-            if math.isnan(own[task]):
+            if task in judged.not_normalised:
+                continue
+            if math.isnan(own[task]) or math.isnan(alone[task]):
                 left_out[task] = NOTHING_INSIDE
-            elif alone[task] == 1:
+            elif math.isnan(gained[task]):
                 left_out[task] = PERFECT_REFERENCE
     denominators = ", ".join(f"{1 - area:.3f}" for area in alone if not math.isnan(area))
     return mean_over_tasks(
@@ -112,7 +114,9 @@ def reference_areas(judged: Judged) -> Vector:
 
 
 def transfer_against_reference(area: ArrayLike, reference: ArrayLike) -> Vector:
-    """(AUC - AUC^ref) / (1 - AUC^ref), element by element; NaN where the reference is 1.
+    """(AUC - AUC^ref) / (1 - AUC^ref), element by element.
+
+    NaN where the reference is nearer to 1 than 1e-6.
 
     Source: Continual World (arXiv:2105.10919), Eq. for FT_i; FT is the mean over tasks.
 
@@ -120,7 +124,7 @@ def transfer_against_reference(area: ArrayLike, reference: ArrayLike) -> Vector:
       area, reference: [...] in [0, 1], each averaged over seeds.
     """
     own, alone = np.asarray(area, np.float64), np.asarray(reference, np.float64)
-    return (own - alone) / np.where(alone == 1, np.nan, 1 - alone)
+    return (own - alone) / np.where(np.abs(1 - alone) < NARROW, np.nan, 1 - alone)
 
 
 def isolated(judged: Judged) -> Metric:

@@ -1,7 +1,8 @@
 """Numbers of one task's curve over a life: pure functions of arrays.
 
 A curve is (times [M], values [M]): evaluations in the order they were made, times in environment
-steps, or in whatever the boundaries are counted in. What is undefined is NaN.
+steps, or in whatever the boundaries are counted in. What is undefined is NaN; a curve of two
+lengths, or one that goes back in time, is refused (ValueError).
 
 The boundary of a phase belongs to the phase that it ends, but for the functions after CORA: there a
 point on a boundary belongs to neither side, as in its code.
@@ -208,4 +209,6 @@ def _arrays(times: ArrayLike, values: ArrayLike) -> tuple[Vector, Vector]:
     t, v = np.asarray(times, np.float64), np.asarray(values, np.float64)
     if t.shape != v.shape or t.ndim != 1:
         raise ValueError(f"times {t.shape} and values {v.shape}, expected [M] and [M]")
+    if back := np.flatnonzero(np.diff(t) < 0).tolist():
+        raise ValueError(f"time {t[back[0] + 1]:g} after {t[back[0]]:g}, expected them to rise")
     return t, v

@@ -12,8 +12,10 @@ from eval import curve_metrics, matrix_metrics, metrics
 from eval.crafter_score import CrafterRates, crafter_rates
 from eval.curves import mean_inside
 from eval.gate_behaviour import (
+    Alarms,
     SideBySide,
     Switch,
+    alarms,
     gate_when_judged,
     gate_while_living,
     regret,
@@ -95,7 +97,7 @@ class Findings:
       drops: [K, K+1], see `matrix_metrics.drops`, of z.
       lived, judged: gate per phase [K], and per phase and task [K+1][N]; empty without a gate.
       regret: [K+1, N] of the gate, against the better of its policies; None without.
-      switches: the gate around each change of task.
+      switches, alarms: the gate around each change of task, and over those of each kind.
       memories, health: per phase, where there was learning.
       survivals: of the tasks that have left the replay.
       crafter: success rates and scores in Crafter's tasks.
@@ -124,6 +126,7 @@ class Findings:
     side_by_side: list[SideBySide]
     regret: Matrix | None
     switches: list[Switch]
+    alarms: list[Alarms]
     memories: list[PhaseMemory]
     survivals: list[Survival]
     health: list[Health]
@@ -174,6 +177,7 @@ def find(run: RecordedRun) -> Findings:
         spans=[(span.start, span.stop) for span in run.spans[:last]],
         references=_lived_alone(run, random, scales, headline, mode),
     )
+    around = switches(run.episodes)
     columns = side_by_side(taken, run.tasks, len(run.plan), policies)
     return Findings(
         run=run,
@@ -198,7 +202,8 @@ def find(run: RecordedRun) -> Findings:
         judged=gate_when_judged(run.episodes, run.tasks, len(run.plan), mode),
         side_by_side=columns,
         regret=regret(columns, mode, _choices(run, policies)),
-        switches=switches(run.episodes),
+        switches=around,
+        alarms=alarms(around),
         memories=memories(run.phases, run.train),
         survivals=_survivals(run, taken, headline, mode, scales, learned),
         health=health(run.train),
@@ -278,14 +283,14 @@ def _lived_alone(
     found: dict[int, Alone] = {}
     for task, reference in load_references(run).items():
         i = run.tasks.index(task)
-        curve = evaluation_curve(evaluations(reference.episodes), task, policy, mode)
+        if not (curve := evaluation_curve(evaluations(reference.episodes), task, policy, mode)):
+            continue
         (span,) = reference.spans
         times, z = _normalised_curve(curve, scales[i])
         area = mean_inside(times, z, span.start, span.stop)
-        if not math.isnan(area):
-            # Where no random agent was judged, an end at z = 0 or below is no measure either.
-            is_better = clears_random(curve[-1][1], random[i]) is not False and z[-1] > 0
-            found[i] = Alone(area, float(z[-1]) if is_better else math.nan)
+        # Where no random agent was judged, an end at z = 0 or below is no measure either.
+        is_better = clears_random(curve[-1][1], random[i]) is not False and z[-1] > 0
+        found[i] = Alone(area, float(z[-1]) if is_better else math.nan)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 
 from continual.envs.registry import keys_of, task_names
 from eval.gate_sums import GateMeans, gate_means
-from eval.matrix import ActionMode, Cell, Evaluation, Matrix, cells
+from eval.matrix import ActionMode, Cell, Evaluation, Matrix, cell, cells
 from eval.records import EpisodeRecord
 
 
@@ -55,6 +56,7 @@ def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
 
 
 Change = Literal["nothing", "task", "domain"]
+CHANGES: tuple[Change, ...] = ("nothing", "task", "domain")
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,70 @@ class Switch:
         `nothing` did, whatever the gate does differently is a false alarm.
       before, after: mean over the last `SWITCH_DECISIONS` or so decisions of the phase before, and
         over the first of this one; in whole episodes.
+      rates_before, rates_after: choice rates of these episodes, one each.
+      latency: environment steps into this phase until the end of its first episode whose choice
+        rate lies beyond two standard deviations of `rates_before`; NaN if none does, or if that has
+        fewer than two episodes.
     """
 
     phase: int
     changed: Change
     before: GateMeans
     after: GateMeans
+    rates_before: Cell
+    rates_after: Cell
+    latency: float
+
+    @property
+    def shift(self) -> float:
+        """By how much the choice rate moved."""
+        return self.after.chosen - self.before.chosen
+
+    @property
+    def alarm(self) -> bool | None:
+        """Whether it moved by more than two standard errors; None below two episodes on a side.
+
+        Chance alone does that about once in 16 times with ten episodes on each side, and more often
+        with fewer. Learning, too, moves it slowly.
+        """
+        noise = 2 * math.hypot(self.rates_before.se, self.rates_after.se)
+        moved = abs(self.rates_after.mean - self.rates_before.mean)
+        return None if math.isnan(noise) else moved > noise
 
 
 SWITCH_DECISIONS = 2500
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """The switches of one kind. At those where nothing changed, alarms are false.
+
+    Attributes:
+      told: at which it can be said whether there was one.
+      raised: at which there was.
+      shift: mean of how far the choice rate moved, up or down, at all of them.
+    """
+
+    changed: Change
+    told: int
+    raised: int
+    shift: float
+
+
+def alarms(found: Iterable[Switch]) -> list[Alarms]:
+    """One for each kind of change that there was."""
+    kinds: dict[Change, list[Switch]] = {}
+    for switch in sorted(found, key=lambda switch: CHANGES.index(switch.changed)):
+        kinds.setdefault(switch.changed, []).append(switch)
+    return [
+        Alarms(
+            changed,
+            sum(switch.alarm is not None for switch in own),
+            sum(switch.alarm is True for switch in own),
+            float(np.mean([abs(switch.shift) for switch in own])),
+        )
+        for changed, own in kinds.items()
+    ]
 
 
 def switches(records: Iterable[EpisodeRecord]) -> list[Switch]:
@@ -85,15 +142,27 @@ def switches(records: Iterable[EpisodeRecord]) -> list[Switch]:
         if r.split == "train" and r.gate:
             lived.setdefault(r.phase, []).append(r)
     return [
-        Switch(
-            phase,
-            _changed(lived[phase - 1][-1].task, own[0].task),
-            gate_means(r.gate for r in _until(reversed(lived[phase - 1]))),
-            gate_means(r.gate for r in _until(own)),
-        )
-        for phase, own in sorted(lived.items())
-        if phase - 1 in lived
+        _switch(lived[phase - 1], own) for phase, own in sorted(lived.items()) if phase - 1 in lived
     ]
+
+
+def _switch(old: Sequence[EpisodeRecord], new: Sequence[EpisodeRecord]) -> Switch:
+    before, after = list(_until(reversed(old))), list(_until(new))
+    rates = cell([_rate(r) for r in before])
+    beyond = (r.phase_step for r in new if abs(_rate(r) - rates.mean) > 2 * rates.sd)
+    return Switch(
+        new[0].phase,
+        _changed(old[-1].task, new[0].task),
+        gate_means(r.gate for r in before),
+        gate_means(r.gate for r in after),
+        rates,
+        cell([_rate(r) for r in after]),
+        float(next(beyond, math.nan)),
+    )
+
+
+def _rate(episode: EpisodeRecord) -> float:
+    return gate_means([episode.gate]).chosen
 
 
 def _until(episodes: Iterable[EpisodeRecord]) -> Iterator[EpisodeRecord]:

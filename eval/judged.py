@@ -21,7 +21,7 @@ NEVER_BACK = "not trained again after other tasks"
 NOT_REPEATED = "trained in one phase only"
 NO_REFERENCE = "no single-task reference"
 WEAK_REFERENCE = "its single-task reference ends no better than the random agent"
-NOTHING_INSIDE = "no evaluation inside its phase"
+NOTHING_INSIDE = "no evaluation inside its phase, or of its reference"
 NOTHING_EARLY = "no evaluation in the first fifth of a later phase: see evaluate.inside_every"
 NOTHING_LATE = (
     "no evaluation in the last fifth of a phase, its end aside: see evaluate.inside_every"
@@ -35,7 +35,7 @@ class Alone:
     """An agent that lived one phase alone, from scratch: a reference for the life with many.
 
     Attributes:
-      area: mean z over its evaluations.
+      area: mean z over its evaluations; NaN where there was none inside its phase.
       end: z of the last one; NaN where that is not above the random agent.
     """
 

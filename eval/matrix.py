@@ -127,11 +127,11 @@ def normalise(returns: ArrayLike, zero: ArrayLike, high: ArrayLike) -> Matrix:
     Args:
       returns: [..., N].
       zero: [N] or one for all, return of the random agent: z = 0.
-      high: likewise, highest possible return: z = 1. Where it is not at least 1e-6 above zero the
-        task cannot be normalised: NaN, never 0.
+      high: likewise, highest possible return, or whatever shall be z = 1. Where the two are nearer
+        than 1e-6 the task cannot be normalised: NaN, never 0.
     """
     R, z0, z1 = (np.asarray(a, np.float64) for a in (returns, zero, high))
-    scaled: Matrix = (R - z0) / np.where(z1 - z0 < NARROW, np.nan, z1 - z0)
+    scaled: Matrix = (R - z0) / np.where(np.abs(z1 - z0) < NARROW, np.nan, z1 - z0)
     return scaled
 
 
@@ -188,9 +188,12 @@ def training_curve(records: Iterable[EpisodeRecord], task: str) -> list[Training
 
 
 def rolling_mean(values: Vector, window: int) -> Vector:
-    """Mean of the last `window` values at each place, [n] -> [n]; fewer at the start."""
-    total = np.cumsum(np.concatenate([[0.0], values]))
-    stop = np.arange(1, len(values) + 1)
-    start = np.maximum(stop - window, 0)
-    means: Vector = (total[stop] - total[start]) / (stop - start)
+    """Mean of the last `window` values at each place, [n] -> [n]; fewer at the start.
+
+    NaN where one of them is.
+    """
+    padded = np.concatenate([np.zeros(window - 1), values])
+    means: Vector = np.convolve(padded, np.ones(window), "valid") / np.minimum(
+        np.arange(1, len(values) + 1), window
+    )
     return means

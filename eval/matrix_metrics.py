@@ -112,7 +112,7 @@ def forgetting_from_best(R: ArrayLike, trained: Sequence[int]) -> Vector:
 
 
 def mammoth_forgetting(results: Sequence[Sequence[float]]) -> Vector:
-    """max_k results[k, i] - results[K, i] over tasks i < K, [K-1]; never below 0.
+    """max_k results[k, i] - results[K, i] over the first K - 1 tasks, [K-1]; never below 0.
 
     Two things of it surprise: the last row takes part in the maximum, and so do the zeros with
     which rows of seen tasks alone are filled up, which matters where returns are negative.
@@ -120,12 +120,13 @@ def mammoth_forgetting(results: Sequence[Sequence[float]]) -> Vector:
     Source: `forgetting` of Mammoth (aimagelab/mammoth, utils/metrics.py), which gives the mean.
 
     Args:
-      results: one row a phase, the k-th with the k tasks seen so far or with all K; no row 0.
+      results: one row a phase, the k-th with the k tasks seen so far or with all of them, be they
+        K or more; no row 0.
     """
-    width = len(results)
-    full = np.array([[*row, *[0.0] * (width - len(row))] for row in results], np.float64)
+    phases = len(results)
+    full = np.array([[*row, *[0.0] * (phases - len(row))] for row in results], np.float64)
     lost: Vector = full.max(axis=0) - full[-1]
-    return lost[:-1]
+    return lost[: phases - 1]
 
 
 def backward_transfer(R: ArrayLike, trained: Sequence[int]) -> Vector:

@@ -1,5 +1,8 @@
 """What was kept and what was forgotten: pure functions of what a life was judged to be.
 
+Who has a matrix, and no run of this testbed, wants `eval.matrix_metrics`, whose functions take
+arrays and have these names; curves likewise go to `eval.curves`.
+
 A metric is a function `Judged -> Metric` in `METRICS`; the report and summary.json show all of
 them. Returns are normalised first, or the task with the largest ones would decide every mean. What
 is undefined is NaN and says why; it is never 0. The numbers themselves are computed by
@@ -74,6 +77,8 @@ def average_performance_of_experts(judged: Judged) -> Metric:
     for task in judged.tasks:
         if task not in judged.references:
             left_out[task] = NO_REFERENCE if task in judged.trained else NOT_TRAINED
+        elif task in judged.not_normalised:
+            continue
         elif math.isnan(end := judged.references[task].end):
             left_out[task] = WEAK_REFERENCE
         else:

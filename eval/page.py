@@ -30,7 +30,7 @@ from eval.latex import matrix_table
 from eval.matrix import Cell, training_curve
 from eval.run_folder import load_run
 
-PICTURE_BYTES = 3_000_000  # of a page, which stays below 5 MB
+PAGE_BYTES = 4_800_000  # that pictures may fill a page up to: below 5 MB, it can be mailed
 
 
 def write_report(run_folder: Path) -> Path:
@@ -142,8 +142,11 @@ def make_environment() -> jinja2.Environment:
 
 
 def render(f: Findings) -> str:
-    """The page as HTML text."""
-    return make_environment().get_template("report.html.jinja").render(_context(f))
+    """The page as HTML text, with as many pictures as it has room for."""
+    template = make_environment().get_template("report.html.jinja")
+    context = _context(f)
+    room = PAGE_BYTES - len(template.render(context | {"pictures": []}).encode())
+    return template.render(context | {"pictures": _pictures(f.run.path / "pictures", room)})
 
 
 def _context(f: Findings) -> dict[str, Any]:
@@ -187,6 +190,7 @@ def _context(f: Findings) -> dict[str, Any]:
         ],
         "gate_panel": Markup(plots.gate_panel(gate_points, spans)) if gate_points else "",
         "average_panel": Markup(plots.average_panel(f.average, f.average_seen)) if f.last else "",
+        "switch_details": ("p", "entropy_gap", "divergence", "penalty"),
         "gate_details": [name for name in GATE_SUMS if name not in ("p", "chosen")],
         "gate_matrix": [
             (phase, [(g, ground_of(g.chosen) if g.decisions else "") for g in row])
@@ -202,7 +206,6 @@ def _context(f: Findings) -> dict[str, Any]:
         "autopsy": autopsy,
         "autopsy_definitions": DEFINITIONS,
         "transplants": [(t, _transplants(f, autopsy, t)) for t in autopsy.tasks] if autopsy else [],
-        "pictures": _pictures(run.path / "pictures"),
         "videos": list(_videos(run.path / "videos")),
     }
 
@@ -247,13 +250,12 @@ def _policy_groups(f: Findings) -> Iterator[tuple[int, list[tuple[str, list[tupl
             yield phase, rows
 
 
-def _pictures(folder: Path) -> list[tuple[str, str]]:
+def _pictures(folder: Path, room: int) -> list[tuple[str, str]]:
     """(caption, data URI) of what the model expected at the end of each phase.
 
-    The newest, as many as the page has room for: it can be mailed.
+    The newest, as many as `room` bytes hold.
     """
     found: list[tuple[str, str]] = []
-    room = PICTURE_BYTES
     for path in sorted(folder.glob("open_loop-*.png"), reverse=True):
         phase, _, task = path.stem.removeprefix("open_loop-phase").partition("-")
         data = base64.b64encode(path.read_bytes()).decode()

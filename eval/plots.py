@@ -33,7 +33,8 @@ OTHER_STYLES = (("#CC79A7", "--"), ("#E69F00", "-."), ("#56B4E9", "--"))
 PROBABILITY, CHOICE = ("#CC79A7", "--"), ("#0072B2", "-")
 OWN_PHASE, OTHER_PHASE = "#f9eecb", "#f2f2f2"
 
-POINTS = 400  # per line or cloud; more cannot be seen and makes the page heavy
+POINTS = 400  # of a policy or a cloud in a panel; more cannot be seen and makes the page heavy
+MARKED = 100  # points of a line up to which each has a marker
 PANEL_INCHES = (4.6, 2.5)
 STYLE: Mapping[str, object] = {
     "svg.fonttype": "none",
@@ -81,11 +82,13 @@ def evaluation_panel(
             if policy == RANDOM and random.n and len(points) < 2:
                 continue
             colour, dash = policy_style(policy, list(curves))
-            t = np.array([at for at, _ in points], np.float64)
-            mean = np.array([c.mean for _, c in points])
-            se = np.nan_to_num(np.array([c.se for _, c in points]))
+            kept = _thinned(len(points), POINTS)
+            t = np.array([at for at, _ in points], np.float64)[kept]
+            mean = np.array([c.mean for _, c in points])[kept]
+            se = np.nan_to_num(np.array([c.se for _, c in points]))[kept]
             axes.fill_between(t, mean - se, mean + se, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(t, mean, color=colour, linestyle=dash, marker="o", markersize=3)
+            marker = "o" if len(t) <= MARKED else ""
+            axes.plot(t, mean, color=colour, linestyle=dash, marker=marker, markersize=3)
         axes.set_ylabel("evaluation return")
         return svg_of(figure, f"eval-{task}", f"Evaluation return on {task} over the life")
 
@@ -98,7 +101,7 @@ def training_panel(task: str, episodes: Sequence[TrainingEpisode], spans: Sequen
             own = [e for e in episodes if e.phase == phase]
             t = np.array([e.env_steps for e in own], np.float64)
             returns = np.array([e.return_ for e in own])
-            kept = _thinned(len(own))
+            kept = _thinned(len(own), POINTS * len(own) // len(episodes))
             axes.plot(t[kept], returns[kept], ".", color="#888888", markersize=3, alpha=0.6)
             axes.plot(t[kept], rolling_mean(returns, 10)[kept], color=INK)
         axes.set_ylabel("training return")
@@ -112,7 +115,7 @@ def gate_panel(points: Sequence[GatePoint], spans: Sequence[Span]) -> str:
         for phase in dict.fromkeys(p.phase for p in points):
             own = [p for p in points if p.phase == phase]
             t = np.array([p.env_steps for p in own], np.float64)
-            kept = _thinned(len(own))
+            kept = _thinned(len(own), POINTS * len(own) // len(points))
             for values, (colour, dash) in (
                 ([p.chosen for p in own], CHOICE),
                 ([p.p for p in own], PROBABILITY),
@@ -218,9 +221,9 @@ def _panel(spans: Sequence[Span], task: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _thinned(count: int) -> np.ndarray:
-    """Indices of at most POINTS of `count`, evenly, first and last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
+def _thinned(count: int, most: int) -> np.ndarray:
+    """Indices of at most `most` of `count`, evenly, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, max(most, 2))).round().astype(int))
 
 
 def svg_of(figure: Figure, name: str, label: str) -> str:

@@ -55,7 +55,20 @@ def test_ties_are_counted_and_say_nothing():
     assert (found.forks, found.ties, found.partner_share) == (3, 1, 0.5)
     assert (found.auroc, found.gain) == (1.0, pytest.approx(-1 / 3))
     assert found.brier == pytest.approx((0.01 + 0.04) / 2)
-    assert math.isnan(judge_forks([]).auroc)
+    assert found.reason == ""
+
+
+def test_a_verdict_that_cannot_be_given_says_why():
+    fork = lambda actor, partner: Fork(seed=0, decision=0, p=0.5, actor=actor, partner=partner)
+    for forks, why in (
+        ([], "nothing was forked"),
+        ([fork(1, 1)], "no two branches returned differently"),
+        ([fork(1, 2), fork(1, 3)], "the partner returned more in every fork"),
+        ([fork(1, 1), fork(2, 1)], "the actor returned more in every fork"),
+    ):
+        found = judge_forks(forks)
+        assert math.isnan(found.auroc)
+        assert found.reason == why
 
 
 class Sure:

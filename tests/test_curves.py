@@ -199,8 +199,18 @@ def test_isolated_metrics_need_an_evaluation_near_the_end_of_each_phase():
 def test_an_area_that_cannot_be_compared_says_why():
     bare = judged(curves=[(np.array([0.0]), np.array([0.0]))] * 2, references={0: Alone(0.5, 1.0)})
     assert single_task_transfer(bare).left_out == {0: NOTHING_INSIDE, 1: NO_REFERENCE}
-    perfect = judged(references={0: Alone(1.0, 1.0)})
+    perfect = judged(references={0: Alone(sum([0.1] * 10), 1.0)})  # a rounding below 1
     assert single_task_transfer(perfect).left_out == {0: PERFECT_REFERENCE, 1: NO_REFERENCE}
+    unseen = judged(references={0: Alone(NAN, NAN)})
+    assert single_task_transfer(unseen).left_out == {0: NOTHING_INSIDE, 1: NO_REFERENCE}
+    no_range = judged(references={0: Alone(NAN, NAN)}, not_normalised={0: "no range"})
+    reasons = single_task_transfer(no_range).left_out
+    assert reasons == {0: "cannot be normalised: no range", 1: NO_REFERENCE}
+
+
+def test_a_curve_that_goes_back_in_time_is_refused():
+    with pytest.raises(ValueError, match="time 100 after 200, expected them to rise"):
+        time_mean([0, 200, 100], [0.0, 1.0, 0.5], 0, 100)
 
 
 def test_transfer_against_a_reference_prints_its_denominators():
@@ -265,6 +275,17 @@ def test_the_crafter_score_is_a_geometric_mean_that_counts_rare_skills():
         success_rates([{"collect_wod": 1}])
 
 
+def test_a_budget_counts_the_lengths_of_the_episodes_in_crafters_own_file():
+    lines = [
+        {"length": 400, "reward": 1.1, "achievement_wake_up": 1},
+        {"length": 500, "reward": 0.1, "achievement_wake_up": 0},
+        {"length": 200, "reward": 1.1, "achievement_wake_up": 1},
+    ]
+    for budget, expected in ((None, 200 / 3), (1100, 200 / 3), (1099, 50), (400, 100)):
+        rates = dict(zip(ACHIEVEMENTS, success_rates(lines, budget), strict=True))
+        assert rates["wake_up"] == pytest.approx(expected)
+
+
 def test_the_crafter_score_is_of_each_life_and_of_rates_in_percent():
     lives = np.array([[100.0] * 11 + [0.0] * 11, [0.0] * 22])
     # exp(11 ln 101 / 22) - 1 = sqrt(101) - 1; the score of mean rates would be sqrt(51) - 1.
@@ -303,6 +324,8 @@ def test_crafters_rates_are_of_lived_and_of_judged_episodes_in_each_of_its_tasks
         record(when="end", phase=1, extras={"achievements": {"eat_cow": 1}}, **at),
         record(when="end", phase=2, extras={"achievements": {"place_table": 2}}, **at),
         record(when="end", phase=2, extras={"achievements": {"place_table": 0}}, **at),
+        record(when="end", phase=2, variant="night", extras={"achievements": {}}, **at),
+        record(when="end", phase=2, cut=True, extras={"achievements": {}}, **at),
     ]
     rewarded, free = crafter_rates(
         life, ["dmc/walker_walk", "crafter/reward", "crafter/noreward"], "gated", "mode"

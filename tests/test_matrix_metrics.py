@@ -122,6 +122,8 @@ def test_mammoths_forgetting_counts_the_last_row_and_the_zeros_of_unseen_tasks()
     np.testing.assert_allclose(mammoth_forgetting([[-3], [-5, -1], [-2, -4, -1]]), [0, 4])
     full = [[0.5, 0.9], [0.3, 0.7]]
     np.testing.assert_allclose(mammoth_forgetting(full), [0.2])
+    # Tasks that nobody has seen are none of the first K - 1.
+    np.testing.assert_allclose(mammoth_forgetting([[0.5, 0.1, 0.2], [0.3, 0.6, 0.2]]), [0.2])
 
 
 @given(lives)

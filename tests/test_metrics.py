@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from eval.gate_sums import gate_means
 from eval.judged import (
     LAST_ALONE,
     NEVER_BACK,
+    NO_REFERENCE,
     NOT_JUDGED,
     NOT_LEARNED,
     NOT_NORMALISED,
@@ -137,6 +139,13 @@ def test_what_a_task_came_to_is_set_beside_what_it_comes_to_alone():
     assert metric.left_out == {1: WEAK_REFERENCE}
     without = average_performance_of_experts(judged(R3, TRAINED3))
     assert "no single-task reference" in without.reason
+
+
+def test_a_reference_of_a_task_that_cannot_be_normalised_is_not_called_missing_or_weak():
+    life = judged(np.array([[0.0, NAN], [0.6, NAN]]), (0,), not_normalised={1: "no range"})
+    life = replace(life, references={1: Alone(NAN, NAN)})
+    found = average_performance_of_experts(life)
+    assert found.left_out == {0: NO_REFERENCE, 1: "cannot be normalised: no range"}
 
 
 def test_forgetting_is_own_phase_end_minus_end_over_all_tasks():
@@ -294,9 +303,9 @@ def test_normalising_puts_random_at_zero_and_the_highest_return_at_one():
     np.testing.assert_allclose(z, [[0, 0], [1, 0.5], [0.5, 1]])
 
 
-def test_a_task_whose_range_has_no_width_or_is_upside_down_is_nan():
-    z = normalise(np.array([[3.0, 1.0, 3.0]]), np.array([5.0, 0.0, 6.0]), np.array([5.0, 2.0, 5.0]))
-    np.testing.assert_array_equal(z, [[NAN, 0.5, NAN]])
+def test_a_task_whose_range_has_no_width_is_nan_and_one_upside_down_is_what_the_formula_says():
+    z = normalise([[3.0, 1.0, 3.0]], [5.0, 0.0, 5.0], [5.0 + 1e-7, 2.0, 2.0])
+    np.testing.assert_allclose(z, [[NAN, 0.5, 2 / 3]])
 
 
 def test_learning_must_clear_the_random_agent_beyond_chance():
@@ -368,6 +377,8 @@ def test_an_agent_judged_twice_at_one_time_counts_once_by_the_phases_end():
 
 def test_rolling_mean_uses_what_there_is_at_the_start():
     np.testing.assert_allclose(rolling_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2), [1, 2, 4, 6])
+    gap = rolling_mean(np.array([1.0, NAN, 5.0, 7.0]), 2)
+    np.testing.assert_allclose(gap, [1, NAN, NAN, 6])
 
 
 def test_gate_means_weigh_every_decision_alike():

@@ -15,7 +15,7 @@ from agent.open_loop import SEEN
 from continual.envs.interface import union
 from continual.envs.registry import interface_of, make_world
 from continual.pictures import LENGTH, open_loop_picture, play, sequence_batch
-from eval.page import PICTURE_BYTES, _pictures
+from eval.page import _pictures
 from tests.agent_cases import tiny
 
 TASKS = ("toy/match", "toy/picture")
@@ -83,14 +83,14 @@ def test_a_picture_has_three_rows_of_frames_and_is_the_same_every_time(case):
 def test_the_page_shows_pictures_by_phase(tmp_path: Path):
     for phase in (2, 1):
         (tmp_path / f"open_loop-phase{phase:04d}-crafter_reward.png").write_bytes(b"png")
-    captions = [caption for caption, _ in _pictures(tmp_path)]
+    captions = [caption for caption, _ in _pictures(tmp_path, 1000)]
     assert captions == ["crafter_reward, end of phase 1", "crafter_reward, end of phase 2"]
-    assert _pictures(tmp_path / "none") == []
+    assert _pictures(tmp_path / "none", 1000) == []
 
 
 def test_the_page_holds_the_newest_pictures_that_it_has_room_for(tmp_path: Path):
     for phase in range(1, 13):
         picture = tmp_path / f"open_loop-phase{phase:04d}-toy_picture.png"
-        picture.write_bytes(bytes(PICTURE_BYTES // 7))  # a third more in base64: five of them
-    captions = [caption for caption, _ in _pictures(tmp_path)]
+        picture.write_bytes(bytes(3000))  # 4000 in base64
+    captions = [caption for caption, _ in _pictures(tmp_path, 20_000)]
     assert captions == [f"toy_picture, end of phase {phase}" for phase in range(8, 13)]

@@ -18,7 +18,7 @@ from continual.strict_yaml import dump
 from curricula.loader import parse_curriculum, resolved
 from eval import latex, metrics, report, wording
 from eval.findings import Findings, find
-from eval.gate_behaviour import SideBySide, regret, switches
+from eval.gate_behaviour import SideBySide, alarms, regret, switches
 from eval.gate_sums import GATE_SUMS
 from eval.judged import Judged, Metric
 from eval.matrix import cell, clears_random, normalise
@@ -203,6 +203,39 @@ def test_summary_file_is_strict_json_of_all_numbers(run: Path, html: str):
     assert [phase["number"] for phase in summary["phases"]] == [1, 2, 3]
     assert len(summary["curves"][WALKER]["awac_actor"]) == 1 + 3 * 5
     assert summary["average_performance_seen"][0] is None
+
+
+def test_every_null_of_the_summary_has_a_reason(run: Path, html: str):
+    summary = json.loads((run / "report" / "summary.json").read_text(encoding="utf-8"))
+
+    def holds_null(value: object) -> bool:
+        if isinstance(value, dict):
+            return any(map(holds_null, value.values()))
+        return any(map(holds_null, value)) if isinstance(value, list) else value is None
+
+    bare = {key for key, value in summary.items() if holds_null(value)}
+    assert "drops" in bare
+    # These say it number by number.
+    assert bare - {"run", "metrics", "scales", "outcomes", "survival"} <= summary["reasons"].keys()
+    for metric in summary["metrics"]:
+        assert (metric["value"] is None) == bool(metric["reason"])
+
+
+def test_a_page_of_many_tasks_and_evaluations_can_be_mailed(tmp_path: Path):
+    plan = [CUP, WALKER, CRAFTER] * 20
+    run = SyntheticRun(tmp_path / "long", plan=plan, episodes=2).write()
+    pictures = run / "pictures"
+    pictures.mkdir()
+    for phase in range(1, 9):
+        (pictures / f"open_loop-phase{phase:04d}-crafter_reward.png").write_bytes(bytes(500_000))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert len(page.encode()) < 5_000_000
+    drawn = page.split("data:image/png")
+    assert len(drawn) - 1 >= 5  # what is drawn leaves room for pictures
+    (panel,) = re.findall(
+        r'aria-label="Evaluation return on dmc/walker_walk.*?</svg>', drawn[0], re.S
+    )
+    assert len(panel) < 200_000
 
 
 def test_matrix_outlines_the_trained_task_and_colours_only_what_was_trained(run: Path):
@@ -443,6 +476,31 @@ def test_the_gate_around_a_switch_is_that_of_whole_episodes_beside_it():
     assert (second.phase, second.changed) == (3, "domain")
     assert second.after.p == pytest.approx(0.4)
     assert (third.phase, third.changed) == (4, "nothing")
+
+
+def test_a_gate_that_changes_its_mind_where_nothing_changed_raises_a_false_alarm():
+    """Before: 0.1, 0.3, 0.2; mean 0.2, deviation 0.1, standard error 0.1 / sqrt(3)."""
+
+    def lived(phase: int, step: int, rate: float, task: str = CRAFTER) -> EpisodeRecord:
+        gate = {"n": 1000, "chosen": 1000 * rate}
+        return record(split="train", phase=phase, phase_step=step, task=task, gate=gate)
+
+    before = [lived(1, 10 * k, rate) for k, rate in enumerate((0.9, 0.1, 0.3, 0.2))]
+    calm = [lived(2, 10, 0.25), lived(2, 20, 0.35), lived(2, 30, 0.15), lived(2, 40, 0.6)]
+    stirred = [lived(2, 10, 0.35), lived(2, 20, 0.45), lived(2, 30, 0.4)]
+    (quiet,), (alarmed,) = switches(before + calm), switches(before + stirred)
+    assert (quiet.alarm, alarmed.alarm) == (False, True)
+    assert quiet.shift == pytest.approx(0.05)
+    assert alarmed.shift == pytest.approx(0.2)
+    # Episodes beyond 0 to 0.4: the fourth, which the mean no longer counts, and the second.
+    assert (quiet.latency, alarmed.latency) == (40, 20)
+    (lone,) = switches([lived(1, 10, 0.2), *stirred])
+    assert lone.alarm is None
+    assert math.isnan(lone.latency)
+    (elsewhere,) = switches([*before, *(lived(2, k, 0.2, WALKER) for k in range(3))])
+    told = alarms([elsewhere, lone, quiet, alarmed])
+    assert [(a.changed, a.told, a.raised) for a in told] == [("nothing", 2, 1), ("domain", 1, 0)]
+    assert told[0].shift == pytest.approx((0.2 + 0.05 + 0.2) / 3)
 
 
 def test_regret_is_against_the_better_of_the_two_policies():
