@@ -4,11 +4,12 @@
     python benchmarks/results.py --study learning --minutes 50
     python benchmarks/results.py --tables            # only the tables, from what is there
 
-A piece that is stopped or killed goes on where it was. What a piece found is one JSON file; lives
-through several tasks publish their records too, so that they can be set side by side although each
-was lived on another day or machine. Runs and what they said stay under runs/results/ until somebody
-removes them. Lives of this size get more done with a core each than one after the other with all:
-their products are small.
+A piece that is stopped or killed goes on where it was, and one that is not done five minutes after
+the time is over is stopped. What a piece found is one JSON file; lives through several tasks
+publish their records too, so that they can be set side by side although each was lived on another
+day or machine. Runs and what they said stay under runs/results/ until somebody removes them. Lives
+of this size get more done with a core each than one after the other with all: their products are
+small.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,6 +46,8 @@ from eval.run_folder import RecordedRun, load_run
 ROOT = Path(__file__).parents[1]
 RESULTS, RUNS = ROOT / "docs" / "results", ROOT / "runs" / "results"
 LAST = 10  # training episodes that count as the end
+GRACE = 5  # minutes that a piece has to end in when the time is over
+HOW_IT_LEARNT = ("agent", "replay", "collect")  # sections of the config
 
 
 def curriculum_of(piece: Piece) -> str:
@@ -55,16 +59,22 @@ def command_of(piece: Piece, curriculum: Path) -> list[str]:
     return [
         *("continual.run", str(curriculum), "scale=laptop", f"seed={piece.seed}"),
         f"collect.budgets={json.dumps(dict(piece.phases))}",
-        # Judged at phase ends alone.
-        "evaluate.inside_every=1",
+        # What a single task came to is judged at its end alone.
+        *(["evaluate.inside_every=1"] if len(piece.phases) == 1 else []),
         *piece.overrides,
         f"name={piece.name}",
         f"runs={RUNS}",
     ]
 
 
-def live(piece: Piece) -> None:
-    """Live a piece to its end, on the cores of this thread, and keep what it found.
+def live(piece: Piece, seconds: float) -> bool:
+    """Live a piece on the cores of this thread, and keep what it found.
+
+    Args:
+      seconds: after which it is stopped.
+
+    Returns:
+      Whether it came to its end.
 
     Raises:
       UserError: the run did not end well.
@@ -74,9 +84,13 @@ def live(piece: Piece) -> None:
     write_atomically(curriculum, curriculum_of(piece))
     command = command_of(piece, curriculum)
     with (RUNS / f"{piece.name}.log").open("a", encoding="utf-8") as log:
-        code = subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, stdout=log, stderr=log, check=False
-        ).returncode
+        life = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=log, stderr=log)
+        try:
+            code = life.wait(seconds)
+        except subprocess.TimeoutExpired:
+            life.send_signal(signal.SIGINT)
+            life.wait()
+            return False
     if code:
         raise UserError(
             f"{piece.name}: ended with exit code {code}, see runs/results/{piece.name}.log; "
@@ -90,6 +104,7 @@ def live(piece: Piece) -> None:
         publish_records(RUNS / piece.name, records_of(piece))
     # Last: a piece whose file is there is not lived again.
     write_atomically(file_of(piece), json.dumps(found, indent=1) + "\n")
+    return True
 
 
 def publish_records(run: Path, folder: Path) -> None:
@@ -101,7 +116,7 @@ def publish_records(run: Path, folder: Path) -> None:
 
 
 def live_all(pieces: Sequence[Piece], minutes: float) -> int:
-    """Live pieces, a core each; -> how many were not begun because the time was over.
+    """Live pieces, a core each; -> how many did not end because the time was over.
 
     Raises:
       UserError: one of them did not end well; the others were lived.
@@ -110,12 +125,13 @@ def live_all(pieces: Sequence[Piece], minutes: float) -> int:
     free = iter(cores)
 
     def one(piece: Piece) -> bool:
-        if time.monotonic() - start > 60 * minutes:
+        left = 60 * minutes - (time.monotonic() - start)
+        if left < 0:
             return False
         print(f"begins: {piece.name}", flush=True)
-        live(piece)
-        print(f"ended: {piece.name}", flush=True)
-        return True
+        is_done = live(piece, left + 60 * GRACE)
+        print(f"{'ended' if is_done else 'stopped'}: {piece.name}", flush=True)
+        return is_done
 
     def settle() -> None:
         os.sched_setaffinity(0, {next(free)})  # of this thread, and of processes that it starts
@@ -142,6 +158,7 @@ def summary(piece: Piece) -> dict[str, Any]:
     return {
         **(judged_over_phases(run) if len(piece.phases) > 1 else {}),
         "versions": {name: run.versions.get(name) for name in ("python", "jax", "mujoco")},
+        "config": {section: run.config[section] for section in HOW_IT_LEARNT},
         "episodes": len(lived),
         "last_training_returns": lived[-LAST:],
         "training_return": mean(lived[-LAST:]),

@@ -152,7 +152,7 @@ def _life(
 
 def _own(folder: RunFolder, request: Request, agent: Agent, stack: contextlib.ExitStack) -> None:
     """Make the run's folder, or see that it is this run's, and keep others out of it."""
-    kept_config, kept_curriculum = _kept(request)
+    kept_config, kept_curriculum = kept_settings(request)
     try:
         if not folder.config.exists():
             _refuse_foreign_folder(folder)
@@ -174,7 +174,7 @@ def _own(folder: RunFolder, request: Request, agent: Agent, stack: contextlib.Ex
         ) from None
 
 
-def _kept(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+def kept_settings(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a run's folder keeps of its config and of its curriculum."""
     # Where a run lives for the time is no part of it, and may be another place tomorrow.
     elsewhere = {"replay": {"scratch", "damaged"}}
@@ -200,7 +200,7 @@ def _make_branch(folder: RunFolder, request: Request, origin: Origin, agent: Age
             elif left.name != LOCK:
                 left.unlink()
         branch_off(branch, half, agent, request.config)
-        create_run(half, *_kept(request), request.recorded)
+        create_run(half, *kept_settings(request), request.recorded)
         sync_path(half.path)
         half.path.rename(folder.path)
         sync_path(folder.path.parent)

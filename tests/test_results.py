@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from continual.errors import UserError
+from continual.opening import kept_settings
 from continual.request import parse_request
 from eval.findings import find
 from eval.run_folder import load_run
@@ -50,6 +51,17 @@ def test_a_published_piece_is_what_its_study_asks_for_today(results):
             found = json.loads(file.read_text())
             assert found["piece"] == json.loads(json.dumps(piece.__dict__)), file
             assert all(f" {shlex.quote(o)} " in found["command"] for o in piece.overrides), file
+
+
+def test_a_published_piece_learnt_as_the_same_command_would_today(results, tmp_path):
+    for piece in (p for study in results.STUDIES for p in study.pieces()):
+        if (file := results.file_of(piece)).exists():
+            plan = tmp_path / "piece.yaml"
+            plan.write_text(results.curriculum_of(piece))
+            today, _ = kept_settings(parse_request(results.command_of(piece, plan)[1:]))
+            learnt = json.loads(file.read_text())["config"]
+            assert learnt == {section: today[section] for section in learnt}, file
+            assert set(learnt) == {"agent", "replay", "collect"}
 
 
 def test_a_table_shows_means_over_seeds_and_every_seed(results, tmp_path):
@@ -129,10 +141,11 @@ def test_pieces_are_lived_a_core_each_and_one_that_fails_stops_no_other(results,
     pieces = list(results.STUDIES[0].pieces())[:5]
     lived = {}
 
-    def live(piece):
+    def live(piece, seconds):
         lived[piece.name] = os.sched_getaffinity(0)
         if piece is pieces[1]:
             raise UserError("ended with exit code 1")
+        return True
 
     monkeypatch.setattr(results, "live", live)
     with pytest.raises(UserError, match="exit code 1"):
@@ -142,5 +155,22 @@ def test_pieces_are_lived_a_core_each_and_one_that_fails_stops_no_other(results,
 
 
 def test_no_piece_begins_when_the_time_is_over(results, monkeypatch):
-    monkeypatch.setattr(results, "live", lambda piece: pytest.fail("began"))
+    monkeypatch.setattr(results, "live", lambda piece, seconds: pytest.fail("began"))
     assert results.live_all(list(results.STUDIES[0].pieces()), minutes=-1) == 15
+
+
+def test_a_piece_that_is_not_done_in_time_is_stopped_and_leaves_nothing(
+    results, tmp_path, monkeypatch
+):
+    (tmp_path / "endless.py").write_text(
+        "import pathlib, time\n"
+        "try:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    pathlib.Path('asked').touch()\n"
+    )
+    for name in ("ROOT", "RUNS", "RESULTS"):
+        monkeypatch.setattr(results, name, tmp_path)
+    monkeypatch.setattr(results, "command_of", lambda piece, curriculum: ["endless", "piece.yaml"])
+    piece = next(results.STUDIES[0].pieces())
+    assert results.live(piece, seconds=2) is False
+    assert (tmp_path / "asked").exists()
+    assert not results.file_of(piece, tmp_path).exists()
