@@ -44,14 +44,15 @@ class WandbTracker:
     """A tracker that tells W&B.
 
     What was recorded when nobody was told, as in a life begun without `track`, is told first; what
-    is recorded again after a restart is told once. The cursor is that of the newest checkpoint,
-    once all that was told until then has settled: after a kill no row is missing, and those of at
-    most one checkpoint interval, as a rule of less, come twice.
+    is recorded again after a restart is told once: offline, W&B's files say which rows they hold.
+    What was sent is not to be seen from here, so online the cursor is that of the newest checkpoint
+    that had settled: after a kill no row is missing, and those since that checkpoint come twice.
 
     Should W&B's process die, the life goes on without.
 
     Args:
       tasks: of the phases.
+      told: file of records -> lines of it that W&B has.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class WandbTracker:
         folder: RunFolder,
         tasks: Sequence[str],
         run: WandbRun,
-        cursor: Cursor,
+        told: Mapping[str, int],
         say: Callable[[str], None],
     ) -> None:
         self._path, self._tasks, self._run, self._say = _cursor_path(folder), tasks, run, say
-        self._told = cursor.lines if run.goes_on else {}
+        self._told = told
         self._lines = dict.fromkeys((kind.file for kind in KINDS), 0)
         self._maker = RowMaker()
         self._saved: deque[tuple[float, dict[str, int]]] = deque()  # seconds, lines
@@ -126,10 +127,15 @@ def tracking_live(
     tasks = [phase.task for phase in recorded.plan]
     tracker: WandbTracker | None = None
     try:
-        with wandb.begin(describe_live(recorded, name), folder.path, cursor.mode) as run:
+        what = describe_live(recorded, name)
+        with wandb.begin(what, folder.path, cursor.mode) as run:
+            told = dict(cursor.lines) if run.goes_on else {}
             if run.mode == "offline":
                 say(wandb.how_to_send(folder.path))
-            tracker = WandbTracker(folder, tasks, run, cursor, say)
+                for row in wandb.records_on_disk(what, folder.path) if run.goes_on else ():
+                    file, line = rows.last_line(row)
+                    told[file] = max(line, told.get(file, 0))
+            tracker = WandbTracker(folder, tasks, run, told, say)
             for record in _in_order(recorded):
                 tracker.record(record)
             yield tracker

@@ -13,13 +13,14 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from continual.errors import UserError
 from continual.strict_yaml import one_line
+from continual.wandb_log import log_records
 from eval.run_folder import RecordedRun
 
 Mode = Literal["online", "offline"]
@@ -85,7 +86,7 @@ def describe_run(
             "life": name,
             "curriculum": run.curriculum,
             "plan": plan,
-            "versions": run.versions,
+            "versions": {name: v for name, v in run.versions.items() if name != "machine"},
             **(config or {}),
         },
         axes=axes,
@@ -206,6 +207,22 @@ class Wandb:
                 del os.environ["WANDB_DATA_DIR"]
             else:
                 os.environ["WANDB_DATA_DIR"] = before
+
+    def records_on_disk(self, what: Description, folder: Path) -> list[str]:
+        """Which rows of a W&B run lie in its offline folders, by the `record` that each names.
+
+        In the order they were told. Behind damage nothing is known to be there.
+        """
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        found: list[str] = []
+        for path in sorted((folder / "wandb").glob(f"offline-run-*-{what.id}/*.wandb")):
+            with suppress(ValueError):
+                for record in map(Record.FromString, log_records(path)):
+                    items = {item.key: item.value_json for item in record.history.item}
+                    if "record" in items:
+                        found.append(json.loads(items["record"]))
+        return found
 
     def how_to_send(self, folder: Path) -> str:
         """What a person does with what was written offline into a run's folder."""

@@ -48,6 +48,16 @@ class Row:
         return f"{self.file}:{','.join(_ranges(self.lines))}"
 
 
+def last_line(record: str) -> tuple[str, int]:
+    """File and last line of what `Row.record` names.
+
+    Raises:
+      ValueError: it names nothing.
+    """
+    file, _, lines = record.partition(":")
+    return file, int(lines.replace(",", "-").rpartition("-")[2])
+
+
 class RowMaker:
     """Makes rows of records that come one after another; an evaluation's episodes become one row.
 

@@ -1,21 +1,16 @@
-"""Reads what W&B writes offline: LevelDB-style blocks of protobuf records."""
+"""Reads what W&B writes offline."""
 
 from __future__ import annotations
 
 import json
-import struct
 import time
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-HEADER = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
-BLOCK = 32 * 1024
-WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+from continual.wandb_log import log_records
 
 
 @dataclass
@@ -67,7 +62,7 @@ def offline_runs(place: Path, killed: int = 0) -> list[OfflineRun]:
 
 def read(path: Path) -> OfflineRun:
     found = OfflineRun(path.parent)
-    for record in _records(path):
+    for record in map(Record.FromString, log_records(path)):
         match record.WhichOneof("record_type"):
             case "run":
                 found.run = record.run
@@ -96,25 +91,3 @@ def _values(items: Any) -> dict[str, Any]:
             held = held.setdefault(key, {})
         held[name] = json.loads(item.value_json)
     return values
-
-
-def _records(path: Path) -> Iterator[Record]:
-    data = path.read_bytes()
-    if data[: len(HEADER)] != HEADER:
-        raise ValueError(f"{path}: begins with {data[: len(HEADER)]!r}, expected {HEADER!r}")
-    at, parts = len(HEADER), b""
-    while at + 7 <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < 7:
-            at += left
-            continue
-        checksum, size, kind = struct.unpack_from("<IHB", data, at)
-        part = data[at + 7 : at + 7 + size]
-        if len(part) < size:
-            return  # still being written
-        if checksum != zlib.crc32(data[at + 6 : at + 7 + size]):
-            raise ValueError(f"{path}: damaged at byte {at}")
-        parts = part if kind in (WHOLE, FIRST) else parts + part
-        at += 7 + size
-        if kind in (WHOLE, LAST):
-            yield Record.FromString(parts)
