@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 # ask, an update of a larger model takes up to a third less time; other systems ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 BENCHMARKS := benchmarks/union_cost.py benchmarks/update_step.py benchmarks/replay.py \
-  benchmarks/replay_share.py
+  benchmarks/replay_share.py benchmarks/comparison_page.py
 
 .PHONY: help run test check slow bench results wheel constraints clean
 

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.synthetic_run import SyntheticRun
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("continual", "curricula", "agent", "storage", "eval", "configs")
 TOP_LEVEL = {
@@ -133,6 +135,20 @@ def test_what_promises_to_work_without_jax_never_loads_it() -> None:
     free += ["storage", "eval.judge", "eval.report", "eval.compare", "eval.export_l2"]
     program = f"import sys, {', '.join(free)}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_reports_and_comparisons_are_made_where_there_is_no_jax(tmp_path: Path) -> None:
+    runs = [SyntheticRun(tmp_path / f"life-s{k}", seed=k, episodes=2).write() for k in range(2)]
+    program = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('jax', 'jaxlib', 'flax', 'optax'))  # cannot be imported\n"
+        "from eval import compare, report\n"
+        "report.main(sys.argv[1:2])\ncompare.main(sys.argv[1:])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *map(str, runs)], cwd=ROOT, check=False)
+    assert done.returncode == 0
+    for page in (runs[0] / "report", tmp_path / "comparison"):
+        assert (page / "index.html").is_file()
 
 
 def test_every_dependency_has_a_floor() -> None:
