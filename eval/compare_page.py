@@ -93,14 +93,20 @@ def answer(c: Comparison) -> Iterator[str]:
         ]
         last = c.groups[0].lives[0].last
         after = f"{last} {wording.plural('phase', last)}"
-        yield f"{said} after {after}, on normalised returns: {wording.listed(parts)}."
-    if CAME_BACK in _defined(c):
-        lost = [
-            f"{wording.score(_mean(summary))} with {group.label}"
-            for group, summary in zip(c.groups, c.summaries[CAME_BACK], strict=True)
-        ]
-        yield f"What was lost of a task when it came back: {wording.listed(lost)}."
+        also = _came_back(c) if said == "Forgetting" else ""
+        yield f"{said} after {after}, on normalised returns: {wording.listed(parts)}{also}."
     yield _verdict(c)
+
+
+def _came_back(c: Comparison) -> str:
+    """What the end of the lives no longer shows, because it was learnt again."""
+    if CAME_BACK not in _defined(c):
+        return ""
+    lost = [
+        f"{wording.score(_mean(summary))} with {group.label}"
+        for group, summary in zip(c.groups, c.summaries[CAME_BACK], strict=True)
+    ]
+    return f"; what was lost of a task when it came back: {wording.listed(lost)}"
 
 
 def _verdict(c: Comparison) -> str:

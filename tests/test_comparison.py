@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def test_a_few_lives_are_shown_as_points_and_nothing_is_concluded(few):
     assert all(math.isnan(d.p) for d in found.differences)
     *_, verdict = answer(found)
     assert "3 lives in the smallest group these are points" in verdict
+
+
+def test_the_answer_has_three_sentences_also_where_a_task_came_back(few, tmp_path):
+    plain = list(answer(compare_runs(few)))
+    back = runs(tmp_path, 2, plan=(CUP, CRAFTER, CUP), gated={}, dreamer=PLAIN)
+    performance, forgetting, verdict = answer(compare_runs(back))
+    assert len(plain) == 3
+    assert "came back" not in " ".join(plain) + performance + verdict
+    assert re.search(r"; what was lost of a task when it came back: \d.* with .* and ", forgetting)
 
 
 def test_enough_lives_have_intervals_and_tests_with_holms_correction(tmp_path):
