@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from continual.cli import Parser, run_door
@@ -21,7 +22,8 @@ def main(argv: list[str]) -> int:
         "--out", type=Path, help="folder of the page; else `comparison` beside the first run"
     )
     asked = parser.parse_args(argv)
-    print(write_comparison(asked.runs, asked.out or asked.runs[0].parent / "comparison"))
+    out = asked.out or asked.runs[0].parent / "comparison"
+    print(write_comparison(asked.runs, out, processes=len(os.sched_getaffinity(0))))
     return 0
 
 

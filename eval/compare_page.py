@@ -27,17 +27,19 @@ from eval.statistics import FEWEST_LIVES, MOST_ENUMERATED, Estimate, Summary
 GATE_SHOWN = ("p", "chosen", "entropy_gap", "divergence", "penalty")
 
 
-def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
+def write_comparison(runs: Sequence[Path], folder: Path, processes: int = 1) -> Path:
     """Write index.html, comparison.json, comparison.csv and comparison.tex.
 
     The page is whole in itself. The same runs give the same bytes.
 
+    Args:
+      processes: as for `comparison.compare`.
     Returns:
       The page.
     Raises:
       UserError: the runs cannot be compared, or the folder cannot be written.
     """
-    found = compare(runs)
+    found = compare(runs, processes)
     page = folder / "index.html"
     with named(folder, "make the folder"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -192,15 +191,19 @@ class Comparison:
         return self.groups[0].lives[0].tasks
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
-    """Read runs, a few at a time, and set them side by side.
+def compare(folders: Sequence[Path], processes: int = 1) -> Comparison:
+    """Read runs and set them side by side.
+
+    Args:
+      processes: that read them. More than one need a script that can be imported again, as
+        `multiprocessing` asks of whoever starts some.
 
     Raises:
       UserError: a folder is no run, two are the same life, or their plans are not the same.
     """
     if len(folders) < 2:
         raise UserError(f"expected two runs or more, found {len(folders)}")
-    return compare_lives(_load_all(folders))
+    return compare_lives(_load_all(folders, min(processes, len(folders))))
 
 
 def compare_lives(lives: Sequence[Life]) -> Comparison:
@@ -245,12 +248,11 @@ def _summary(values: Vector, rng: np.random.Generator) -> Summary:
     return summarise(defined, rng) if len(defined) else Summary(defined, reason="undefined")
 
 
-def _load_all(folders: Sequence[Path]) -> list[Life]:
-    """In processes of their own where there are many: reading records is all the work there is."""
-    workers = min(len(os.sched_getaffinity(0)), len(folders))
-    if len(folders) < _MANY or workers < 2:
+def _load_all(folders: Sequence[Path], processes: int) -> list[Life]:
+    """To read records is all the work there is; of few runs a process takes longer to start."""
+    if len(folders) < _MANY or processes < 2:
         return [_life(folder) for folder in folders]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_life, folders))
 
 
