@@ -7,14 +7,15 @@ that is learnt.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from agent.codecs import VECTOR_BRANCH
 from agent.config import AgentConfig
-from agent.heads import PolicyHead, ScalarHead
 from agent.learner import (
     LearnerState,
     Metrics,
@@ -27,6 +28,7 @@ from agent.model import Model
 from agent.networks import Layer
 from agent.optimiser import apply_gradients
 from agent.owners import SHARED, masks_of, owners_of, presence
+from agent.rssm import RSSM, Latent
 from agent.world_model import TrainBatch
 
 DORMANT = 0.025  # tau of Sokar et al. (arXiv:2302.12902)
@@ -82,17 +84,25 @@ def layer_activations(
     return [x.reshape(-1, x.shape[-1]) for x in jax.tree.leaves(held["intermediates"])]
 
 
+def _from_latents(rssm: RSSM, latent: Latent) -> None:
+    """Through those hidden layers that see nothing but a latent."""
+    rssm.deter_in(latent.deter)
+    rssm.stoch_in(latent.flat_stoch)
+    rssm.prior_of(latent.deter)
+
+
 def make_diagnose(model: Model, config: AgentConfig) -> Diagnose:
     """The jitted diagnosis of one batch: what an update on it would do.
 
     Returns `means`: `norm/{weight,gradient,update}/<owner>` (NaN for owners that the batch lacks),
-    `dormant/<network>`, `effective_rank` and `srank` of the features; `by_task`:
+    `dormant/<network>` (`rssm`: layers that see a latent alone; `decoder`: of vectors, NaN for a
+    batch without any), `effective_rank` and `srank` of the features; `by_task`:
     `trunk_gradient_norm`, how hard each task alone pulls at what all tasks share.
     """
     scales, tasks = loss_scales(config), len(model.union.tasks)
 
     def diagnose(state: LearnerState, batch: TrainBatch, key: PRNGKeyArray) -> Metrics:
-        def loss_of(params: Mapping[str, Any], task: Array) -> tuple[Array, Array]:
+        def loss_of(params: Mapping[str, Any], task: Array) -> tuple[Array, Latent]:
             # Cloned: every task is looked at under the same noise, that of one update.
             losses, aside = compute_losses(
                 model, config, params, state, batch, jax.random.clone(key)
@@ -105,9 +115,9 @@ def make_diagnose(model: Model, config: AgentConfig) -> Diagnose:
                 ),
                 jnp.zeros(()),
             )
-            return total, aside.latent.feature
+            return total, aside.latent
 
-        per_task, features = jax.lax.map(
+        per_task, latents = jax.lax.map(
             lambda task: jax.grad(loss_of, has_aux=True)(state.params, task), jnp.arange(tasks)
         )
         share = (batch.task[None] == jnp.arange(tasks)[:, None]).mean(1)  # [tasks]
@@ -121,18 +131,26 @@ def make_diagnose(model: Model, config: AgentConfig) -> Diagnose:
         for kind, tree in (("weight", state.params), ("gradient", gradient), ("update", step)):
             for owner, norm in norms_by_owner(tree).items():
                 means[f"norm/{kind}/{owner}"] = jnp.where(present[owner], norm, jnp.nan)
-        feature = features[0].reshape(-1, features.shape[-1])
+        latent = jax.tree.map(lambda x: x[0], latents)
+        feature = latent.feature.reshape(-1, latent.feature.shape[-1])
         singular = jnp.linalg.svd(feature, compute_uv=False)
         means["effective_rank"] = effective_rank(singular)
         means["srank"] = srank(singular).astype(jnp.float32)
-        networks: dict[str, tuple[PolicyHead | ScalarHead, str]] = {
-            "actor": (model.actor, "pol"),
-            "critic": (model.critic, "val"),
-            "reward": (model.reward, "rew"),
+        # Name -> network, its parameters' part, the owner without whom it has nothing to do, input.
+        networks: dict[str, tuple[Callable[..., Any], str, str, Any]] = {
+            "actor": (model.actor.apply, "pol", SHARED, feature),
+            "critic": (model.critic.apply, "val", SHARED, feature),
+            "reward": (model.reward.apply, "rew", SHARED, feature),
+            "continue": (model.continues.apply, "con", SHARED, feature),
+            "rssm": (partial(model.rssm.apply, method=_from_latents), "dyn", SHARED, latent),
         }
-        for name, (network, part) in networks.items():
-            layers = layer_activations(network.apply, state.params[part], feature)
-            means[f"dormant/{name}"] = jnp.stack([dormant_share(x) for x in layers]).mean()
+        if model.union.vectors:
+            vectors = partial(model.decoder.apply, branch=VECTOR_BRANCH)
+            networks["decoder"] = vectors, "dec", VECTOR_BRANCH, latent
+        for name, (apply, part, owner, x) in networks.items():
+            layers = layer_activations(apply, state.params[part], x)
+            asleep = jnp.stack([dormant_share(layer) for layer in layers]).mean()
+            means[f"dormant/{name}"] = jnp.where(present[owner], asleep, jnp.nan)
         trunk = jax.vmap(lambda g: norms_by_owner(g)[SHARED])(per_task)
         pull = jnp.where(share > 0, trunk, jnp.nan)
         return Metrics(means, {"trunk_gradient_norm": pull})

@@ -15,6 +15,9 @@ SIGNS: Mapping[str, str] = {
     "dormant, actor": "dormant/actor",
     "dormant, critic": "dormant/critic",
     "dormant, reward": "dormant/reward",
+    "dormant, continue": "dormant/continue",
+    "dormant, RSSM": "dormant/rssm",
+    "dormant, decoder": "dormant/decoder",
     "effective rank": "effective_rank",
     "srank": "srank",
     "weights": f"norm/weight/{SHARED}",
@@ -27,17 +30,22 @@ SIGNS: Mapping[str, str] = {
 }
 
 
+PULL = "trunk_gradient_norm"  # in `TrainRecord.by_task`
+
+
 @dataclass(frozen=True)
 class Health:
     """The newest diagnosis inside a phase.
 
     Attributes:
       signs: name in SIGNS -> number; those that were not recorded are NaN.
+      pull: task -> norm of its own gradient on what all tasks share; of the tasks trained on.
     """
 
     phase: int
     updates: int
     signs: Mapping[str, float]
+    pull: Mapping[str, float]
 
 
 def health(train: Sequence[TrainRecord]) -> list[Health]:
@@ -47,6 +55,11 @@ def health(train: Sequence[TrainRecord]) -> list[Health]:
         if SIGNS["effective rank"] in record.diagnostics:
             newest[record.phase] = record
     return [
-        Health(phase, r.updates, {n: r.diagnostics.get(key, math.nan) for n, key in SIGNS.items()})
+        Health(
+            phase,
+            r.updates,
+            {name: r.diagnostics.get(key, math.nan) for name, key in SIGNS.items()},
+            {task: found[PULL] for task, found in r.by_task.items() if PULL in found},
+        )
         for phase, r in sorted(newest.items())
     ]

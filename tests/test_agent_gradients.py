@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agent import distributions as dist
 from agent.agent import make_agent
 from agent.imagination import policy_loss, value_loss
 from agent.learner import Handout, compute_losses, rows_of, update_key
 from agent.owners import owner_of, path_names
+from agent.rssm import sample
 from agent.world_model import kl_losses
 from tests.agent_cases import ALL, blank, drawn, random_batch, tiny
 
@@ -100,6 +102,18 @@ def test_a_loss_teaches_what_it_should_and_nothing_else(gradients, loss):
 def test_every_loss_and_every_owner_is_listed(gradients):
     assert gradients.keys() == TAUGHT.keys()
     assert gradients["reward"].keys() == {(part, o) for part in OWNERS for o in OWNERS[part]}
+
+
+def test_a_latents_gradient_is_that_of_its_mixed_probabilities_straight_through(rng):
+    logits = jnp.asarray(3 * rng.normal(size=(4, 3, 5)), jnp.float32)
+    uniform = jnp.asarray(rng.random((4, 3)), jnp.float32)
+    drawn_from = lambda x: sample(dist.unimix_log_probs(x, 0.01), uniform)
+    mixed = lambda x: 0.99 * jax.nn.softmax(x) + 0.01 / 5
+    np.testing.assert_allclose(
+        jax.jacrev(drawn_from)(logits), jax.jacrev(mixed)(logits), rtol=0, atol=1e-6
+    )
+    index = dist.categorical_sample(dist.unimix_log_probs(logits, 0.01), uniform)
+    np.testing.assert_array_equal(drawn_from(logits), np.eye(5)[np.array(index)])
 
 
 @pytest.mark.parametrize(

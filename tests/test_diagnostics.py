@@ -18,10 +18,21 @@ from agent.diagnostics import (
 )
 from agent.learner import init_learner, make_update, update_key
 from agent.model import make_model
+from agent.owners import path_names
 from agent.rssm import initial_latent
 from agent.world_model import Observed, latent_diagnostics
+from continual.envs.interface import Head, Interface, union
 from eval import plasticity
-from tests.agent_cases import ALL, random_batch, tiny
+from tests.agent_cases import ALL, CUP, blank, drawn, random_batch, tiny
+
+NETWORKS = {  # as a diagnosis names them -> their part of the parameters
+    "actor": "pol",
+    "critic": "val",
+    "reward": "rew",
+    "continue": "con",
+    "rssm": "dyn",
+    "decoder": "dec",
+}
 
 
 def test_dormant_units_by_hand():
@@ -103,6 +114,52 @@ def test_norms_are_of_all_leaves_of_an_owner_together():
 
 
 @pytest.fixture(scope="module")
+def diagnosed():
+    """tasks -> diagnosis of a batch; of the two worlds the second shows nothing.
+
+    In each hidden layer of eight units some sleep: one in the first of NETWORKS, two in the second.
+    """
+    rng = np.random.default_rng(3)
+    # Nothing is imagined: that leaves less to compile.
+    config = tiny(critic="replay", gate={"kind": "fixed", "p": 1})
+    worlds = union({"cup": CUP, "blind": Interface((), (Head("blind", "continuous", 1),))})
+    model = make_model(config.model, worlds)
+    state = blank(lambda: init_learner(model, jax.random.key(0)))
+    asleep = {part: number for number, part in enumerate(NETWORKS.values(), start=1)}
+
+    def put_to_sleep(path, leaf):
+        part, *_, name = path_names(path)
+        if name == "scale":
+            leaf[: asleep.get(part, 0)] = 0
+        return leaf
+
+    params = jax.tree_util.tree_map_with_path(put_to_sleep, drawn(state.params, rng))
+    diagnose = make_diagnose(model, config)
+
+    def diagnosed(*tasks):
+        batch = random_batch(rng, config, list(tasks), worlds)
+        return diagnose(state.replace(params=params), batch, update_key(0, 0))
+
+    return diagnosed
+
+
+def test_dormant_units_are_those_of_the_network_that_is_named(diagnosed):
+    found = diagnosed(0, 1).means
+    for number, network in enumerate(NETWORKS, start=1):
+        assert float(found[f"dormant/{network}"]) == number / 8, network
+
+
+def test_a_batch_of_a_world_that_shows_nothing_says_nothing_of_vectors(diagnosed):
+    found = diagnosed(1, 1)
+    np.testing.assert_array_equal(np.isnan(found.by_task["trunk_gradient_norm"]), [True, False])
+    own = ("branch:vector", "head:dmc.ball_in_cup", *(f"slot:{slot.name}" for slot in CUP.slots))
+    assert {name for name, x in found.means.items() if np.isnan(x)} == {
+        "dormant/decoder",
+        *(f"norm/{kind}/{owner}" for kind in ("weight", "gradient", "update") for owner in own),
+    }
+
+
+@pytest.fixture(scope="module")
 def case():
     rng = np.random.default_rng(3)
     config = tiny()
@@ -143,6 +200,6 @@ def test_tasks_and_owners_that_a_batch_lacks_have_no_numbers(case):
 @pytest.mark.slow
 def test_a_young_network_is_awake_and_its_features_span_something(case):
     *_, found = case
-    assert all(0 <= found.means[f"dormant/{name}"] < 0.5 for name in ("actor", "critic", "reward"))
+    assert all(0 <= found.means[f"dormant/{name}"] < 0.5 for name in NETWORKS)
     assert 1 <= float(found.means["effective_rank"]) <= 20
     assert 1 <= float(found.means["srank"]) <= 20

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from continual import run
+from continual.checkpoint import find_checkpoint, load_leaves
 from continual.collect import Living
 from continual.envs.toy import ToyWorld
 from continual.envs.world import TimeStep
@@ -515,9 +516,16 @@ def test_what_a_replay_may_hold_goes_by_its_unit_its_rule_and_its_columns(folder
     assert held("replay.capacity=6000", "replay.context=zero", wide)[1] <= size - 6
 
 
-def test_a_dry_run_says_what_would_happen_and_leaves_nothing(folder, capsys):
+def test_a_dry_run_says_what_would_happen_and_leaves_nothing(folder, undisturbed, capsys):
     assert live("dry", "--dry-run") == 0
     said = capsys.readouterr().out
+    saved = find_checkpoint(undisturbed[0] / "runs" / "whole" / "checkpoints")
+    for line, part in (
+        ("all but the riders", "learner/params/"),
+        ("rider awac", "riders/awac/params/"),
+    ):
+        size = sum(x.size for name, x in load_leaves(saved).items() if name.startswith(part))
+        assert re.search(rf"{line} +{size:,}\n", said), said
     for word in ("toy/reach", "120 steps", "head:toy.match", "rider awac", "disk"):
         assert word in said
     assert not (folder / "runs").exists()

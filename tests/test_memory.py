@@ -83,9 +83,16 @@ def test_health_is_the_newest_diagnosis_of_each_phase():
         train(100, {}, diagnostics={"effective_rank": 10.0}),
         train(200, {}, diagnostics={"effective_rank": 20.0, "dormant/actor": 0.5}),
         train(300, {}, diagnostics={"actor_entropy": 1.0}),
-        train(400, {}, phase=2, diagnostics={"effective_rank": 30.0}),
+        train(
+            400,
+            {},
+            phase=2,
+            diagnostics={"effective_rank": 30.0},
+            by_task={OLD: {"trunk_gradient_norm": 3.0}, NEW: {"reward": 1.0}},
+        ),
     ]
     first, second = health(life)
     assert (first.phase, first.updates, first.signs["dormant, actor"]) == (1, 200, 0.5)
     assert math.isnan(second.signs["dormant, actor"])
+    assert (first.pull, second.pull) == ({}, {OLD: 3.0})
     assert health(life[2:3]) == []

@@ -128,10 +128,14 @@ def test_the_loss_leaves_steps_without_an_action_out_and_its_weights_untrained()
 
 
 def test_effective_samples_by_hand():
-    """Four equal weights count as four; one of four alone as one."""
+    """Four equal weights count as four, however small; one of four alone as one."""
     share = lambda *w: float(effective_share(jnp.sum(jnp.array(w)), jnp.sum(jnp.array(w) ** 2), 4))
     assert share(2.0, 2.0, 2.0, 2.0) == pytest.approx(1.0)
+    bad = weigh([-1.5] * 4).ravel()
+    assert bad.max() < 1e-6
+    assert share(*bad) == pytest.approx(1.0)
     assert share(3.0, 0.0, 0.0, 0.0) == pytest.approx(0.25)
+    assert share(0.0, 0.0, 0.0, 0.0) == 0
 
 
 def test_statistics_of_two_tasks_by_hand():

@@ -263,8 +263,11 @@ def make_awac(model: Model, agent: AgentConfig, config: AwacConfig) -> Rider:
 
 
 def effective_share(total: Array, squares: Array, n: Array) -> Array:
-    """Kish's effective sample size over n: 1 when all weights are equal, 1/n when one has all."""
-    return jnp.square(total) / (n * squares + 1e-8)
+    """Kish's effective sample size over n: 1 when all weights are equal, 1/n when one has all.
+
+    0 where all weights are 0.
+    """
+    return jnp.square(total) / jnp.where(squares > 0, n * squares, 1.0)
 
 
 def statistics_by_task(
