@@ -20,7 +20,6 @@ import math
 import os
 import shlex
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -88,7 +87,8 @@ def live(piece: Piece, seconds: float) -> bool:
         try:
             code = life.wait(seconds)
         except subprocess.TimeoutExpired:
-            life.send_signal(signal.SIGINT)
+            # Not SIGINT, which who was started in the background may not hear.
+            life.terminate()
             life.wait()
             return False
     if code:

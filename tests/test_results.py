@@ -163,14 +163,14 @@ def test_a_piece_that_is_not_done_in_time_is_stopped_and_leaves_nothing(
     results, tmp_path, monkeypatch
 ):
     (tmp_path / "endless.py").write_text(
-        "import pathlib, time\n"
-        "try:\n    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n    pathlib.Path('asked').touch()\n"
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n    pathlib.Path('asked').touch()\n    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\ntime.sleep(60)\n"
     )
     for name in ("ROOT", "RUNS", "RESULTS"):
         monkeypatch.setattr(results, name, tmp_path)
     monkeypatch.setattr(results, "command_of", lambda piece, curriculum: ["endless", "piece.yaml"])
     piece = next(results.STUDIES[0].pieces())
-    assert results.live(piece, seconds=2) is False
+    assert results.live(piece, seconds=4) is False
     assert (tmp_path / "asked").exists()
     assert not results.file_of(piece, tmp_path).exists()

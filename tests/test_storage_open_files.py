@@ -68,13 +68,15 @@ def test_a_cut_file_is_an_error_whichever_thread_meets_it(folder, name):
 def test_no_thread_writes_to_a_batch_after_its_read_failed(folder, monkeypatch):
     """Its memory may be somebody else's by then."""
     opened, read_at = OpenFiles(), files.read_at
-    main, slow = threading.get_ident(), threading.Event()
+    main, slow, failing = threading.get_ident(), threading.Event(), threading.Event()
 
     def fails_in_one(path, descriptor, into, offset):
         if threading.get_ident() == main:
+            failing.set()
             slow.wait(10)
             raise UserError("no")
         slow.set()
+        failing.wait(10)  # or there might be nothing left to fail at
         read_at(path, descriptor, into, offset)
 
     monkeypatch.setattr("storage.open_files.read_at", fails_in_one)
