@@ -129,10 +129,11 @@ def tracking_live(
     try:
         what = describe_live(recorded, name)
         with wandb.begin(what, folder.path, cursor.mode) as run:
-            told = dict(cursor.lines) if run.goes_on else {}
             if run.mode == "offline":
                 say(wandb.how_to_send(folder.path))
-                for row in wandb.records_on_disk(what, folder.path) if run.goes_on else ():
+            told = dict(cursor.lines) if run.goes_on else {}
+            if run.goes_on and run.mode == "offline":
+                for row in wandb.records_on_disk(what, folder.path):
                     file, line = rows.last_line(row)
                     told[file] = max(line, told.get(file, 0))
             tracker = WandbTracker(folder, tasks, run, told, say)

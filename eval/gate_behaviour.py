@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def gate_curve(records: Iterable[EpisodeRecord]) -> list[GatePoint]:
 
 
 Change = Literal["nothing", "task", "domain"]
-CHANGES: tuple[Change, ...] = ("nothing", "task", "domain")
+CHANGES: tuple[Change, ...] = get_args(Change)
 
 
 @dataclass(frozen=True)
